@@ -1,0 +1,93 @@
+// Package httpd is an HTTP server that is safe to leave on a public port: every phase of a request has a
+// deadline, bodies are bounded, and ending its context drains it.
+package httpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Limits of one server. Zero values take the defaults of New.
+type Limits struct {
+	ReadHeader time.Duration // 5 s
+	Read       time.Duration // 15 s, the whole request
+	Write      time.Duration // 30 s, from the end of the header to the end of the answer
+	Idle       time.Duration // 60 s between requests
+	Body       int64         // 1 MiB
+	Drain      time.Duration // 10 s for the requests in flight when the context ends
+}
+
+// Server listens from New on, so that its address is known and connections queue before Run serves them.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+	drain    time.Duration
+}
+
+// New binds addr ("host:port", port 0 for a free one).
+func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	body := or(limits.Body, 1<<20)
+	return &Server{
+		listener: l,
+		drain:    or(limits.Drain, 10*time.Second),
+		http: &http.Server{
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Body = http.MaxBytesReader(w, r.Body, body)
+				handler.ServeHTTP(w, r)
+			}),
+			ReadHeaderTimeout: or(limits.ReadHeader, 5*time.Second),
+			ReadTimeout:       or(limits.Read, 15*time.Second),
+			WriteTimeout:      or(limits.Write, 30*time.Second),
+			IdleTimeout:       or(limits.Idle, time.Minute),
+			MaxHeaderBytes:    16 << 10,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		},
+	}, nil
+}
+
+func or[T ~int64](v, fallback T) T {
+	if v == 0 {
+		return fallback
+	}
+	return v
+}
+
+// Addr is the address that was bound.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Close releases the port of a server that will not be run.
+func (s *Server) Close() error { return s.http.Close() }
+
+// Run serves until ctx ends, then finishes the requests in flight within the drain limit. It returns nil after a
+// full drain. Connections that a handler has taken over are that handler's to close.
+func (s *Server) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
+	defer cancel()
+	err := s.http.Shutdown(drain)
+	if err != nil {
+		_ = s.http.Close() // what did not finish in time is cut, and said below
+	}
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	if err != nil {
+		return fmt.Errorf("drain %s: %w", s.Addr(), err)
+	}
+	return nil
+}
