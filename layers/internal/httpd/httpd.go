@@ -65,7 +65,7 @@ func or[T ~int64](v, fallback T) T {
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // Close releases the port of a server that will not be run.
-func (s *Server) Close() error { return s.http.Close() }
+func (s *Server) Close() error { return errors.Join(s.http.Close(), s.listener.Close()) }
 
 // Run serves until ctx ends, then finishes the requests in flight within the drain limit. It returns nil after a
 // full drain. Connections that a handler has taken over are that handler's to close.
