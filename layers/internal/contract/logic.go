@@ -202,6 +202,7 @@ type PresenceChangedRequest struct{ Rooms []RoomID }
 // SendRequest goes to a room, or to a user if To is not 0.
 type SendRequest struct {
 	Credential Credential
+	From       UserID // where to route it, if the caller knows the credential's user; never who it is from
 	Room       RoomID // with To: carried in the frame, not checked
 	To         UserID
 	Text       string

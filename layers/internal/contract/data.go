@@ -1,0 +1,62 @@
+package contract
+
+import (
+	"context"
+	"time"
+)
+
+// Session is a session as it is kept.
+type Session struct {
+	ID                   SessionID
+	User                 UserID
+	Name, Device         string
+	CreatedAt, ExpiresAt time.Time
+}
+
+// RouteChange is a change of where a user is, on one life of a connect node. With Room 0 it is the user's route:
+// the first connection there came, or with Gone the last one left. With a room it is the user's presence in it.
+type RouteChange struct {
+	User UserID
+	Name string
+	Room RoomID
+	Gone bool
+}
+
+// Routes are the lives of nodes that hold a member of each room and a connection of each user. Lives that have
+// ended may be among them: the reader filters by the nodes that live.
+type Routes struct {
+	Rooms map[RoomID][]NodeRef
+	Users map[UserID][]NodeRef
+}
+
+// CommitResult is a message as stored: the one given, numbered, or, with Duplicate, the one that its sender stored
+// before under the same ClientID.
+type CommitResult struct {
+	Message   Message
+	Duplicate bool
+}
+
+// Outgoing is an outbox row: the queue item that announces a stored message and is not known to be published.
+type Outgoing struct {
+	ID          MessageID
+	Key         string
+	Traceparent string
+	Body        []byte
+	CreatedAt   time.Time
+}
+
+// Item is what the queue carries: bytes that keep their order among those of the same key.
+type Item struct {
+	Key        string
+	Headers    map[string]string
+	Body       []byte
+	Attempt    int       // set on consuming: 1 at the first delivery
+	EnqueuedAt time.Time // set on consuming, if the queue knows
+}
+
+// HeaderTraceparent is the header under which an Item carries its W3C trace context.
+const HeaderTraceparent = "traceparent"
+
+// Handler is given items of one partition, in order. Nil acknowledges them all; after an error they are handed
+// over again, in order, before anything newer of that partition.
+type Handler func(ctx context.Context, items []Item) error

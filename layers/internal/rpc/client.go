@@ -1,0 +1,251 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-faster/city"
+	"github.com/smallnest/rpcx/client"
+	"github.com/smallnest/rpcx/share"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+// Peer is a node that can be called.
+type Peer struct {
+	Ref  contract.NodeRef
+	Addr string
+}
+
+// Peers is the present picture of the nodes of one layer. It is asked for each call, so it must be cheap.
+type Peers func() []Peer
+
+// errTransport marks a call that may not have reached its peer, or whose answer was lost.
+var errTransport = errors.New("call failed on its way")
+
+// caller calls the nodes of one service.
+type caller struct {
+	service string
+	peers   Peers
+	secret  string
+	timeout time.Duration
+	turn    atomic.Uint64
+	telemetry
+
+	mu      sync.Mutex
+	conns   map[contract.NodeRef]*conn
+	closed  bool
+	sweepAt time.Time
+}
+
+func newCaller(service string, cfg Config, peers Peers, tel observability.Telemetry) *caller {
+	return &caller{
+		service: service, peers: peers, secret: cfg.Secret, timeout: cfg.Timeout,
+		telemetry: newTelemetry(tel, "client"), conns: make(map[contract.NodeRef]*conn),
+	}
+}
+
+// Close closes the connections. Calls in flight fail.
+func (c *caller) Close() error {
+	c.mu.Lock()
+	conns := c.conns
+	c.conns, c.closed = nil, true
+	c.mu.Unlock()
+	for _, conn := range conns {
+		conn.close()
+	}
+	return nil
+}
+
+// attempts a call that may be repeated gets, each on another node while there are others.
+const attempts = 3
+
+// call asks one node: the one that the key's hash prefers, or with an empty key each in turn. With again it tries
+// further nodes if the call failed on its way.
+func call[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A) (*R, error) {
+	peers := c.order(key)
+	if len(peers) == 0 {
+		return nil, contract.RetryLater(contract.Unavailable, time.Second, "no %s node is up", c.service)
+	}
+	tries := 1
+	if again {
+		tries = attempts
+	}
+	var err error
+	for i := range tries {
+		var value *R
+		value, err = callPeer[A, R](ctx, c, peers[i%len(peers)], method, arg)
+		if !errors.Is(err, errTransport) || ctx.Err() != nil {
+			return value, err
+		}
+	}
+	return nil, err
+}
+
+// callPeer asks one node once. An error that is errTransport is also an Unavailable.
+func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A) (_ *R, err error) {
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	ctx, span := c.tracer.Start(ctx, c.service+"/"+method, trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
+	start := time.Now()
+	defer func() {
+		c.seconds.WithLabelValues(c.service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+	}()
+
+	conn, err := c.conn(peer)
+	if err != nil {
+		return nil, c.lost(peer, err)
+	}
+	reply := new(Reply[R])
+	if err := conn.do(ctx, c, method, arg, reply); err != nil {
+		if ctx.Err() != nil {
+			return nil, contract.RetryLater(contract.Unavailable, time.Second, "%s did not answer in time", c.service)
+		}
+		return nil, c.lost(peer, err)
+	}
+	if reply.Err != nil {
+		return nil, reply.Err
+	}
+	if reply.Value == nil {
+		return new(R), nil
+	}
+	return reply.Value, nil
+}
+
+func (c *caller) lost(peer Peer, cause error) error {
+	return fmt.Errorf("%w: %s at %s: %w: %w", errTransport, peer.Ref, peer.Addr, cause,
+		contract.RetryLater(contract.Unavailable, time.Second, "%s could not be reached", c.service))
+}
+
+// order is the peers in the order of preference: for a key by rendezvous hashing, so that a node that comes or
+// goes moves only its own share of the keys; without one by turns.
+func (c *caller) order(key string) []Peer {
+	peers := c.peers()
+	if len(peers) < 2 {
+		return peers
+	}
+	ordered := slices.Clone(peers)
+	if key == "" {
+		turn := int(c.turn.Add(1) % uint64(len(peers)))
+		return append(append(ordered[:0], peers[turn:]...), peers[:turn]...)
+	}
+	weight := func(p Peer) uint64 { return city.Hash64([]byte(key + "|" + p.Ref.String())) }
+	slices.SortFunc(ordered, func(a, b Peer) int {
+		if weight(a) > weight(b) {
+			return -1
+		}
+		return 1
+	})
+	return ordered
+}
+
+// sweepEvery bounds how long a connection to a node that left is kept.
+const sweepEvery = time.Second
+
+// conn is the connection to the peer, made when first used. Those of nodes that have left are closed.
+func (c *caller) conn(peer Peer) (*conn, error) {
+	var gone []*conn
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, client.ErrShutdown
+	}
+	if now := time.Now(); now.After(c.sweepAt) {
+		c.sweepAt = now.Add(sweepEvery)
+		live := c.peers()
+		for ref, conn := range c.conns {
+			if ref != peer.Ref && !slices.ContainsFunc(live, func(p Peer) bool { return p.Ref == ref }) {
+				delete(c.conns, ref)
+				gone = append(gone, conn)
+			}
+		}
+	}
+	found := c.conns[peer.Ref]
+	if found == nil {
+		found = &conn{addr: peer.Addr}
+		c.conns[peer.Ref] = found
+	}
+	c.mu.Unlock()
+	for _, conn := range gone {
+		conn.close()
+	}
+	return found, nil
+}
+
+// conn is one peer's connection, dialled again after it broke.
+type conn struct {
+	addr string
+
+	mu     sync.Mutex // held while dialling: only calls to this peer wait
+	rpcx   *client.Client
+	closed bool
+}
+
+// connectTimeout is short: peers are near, and one that does not accept is down.
+const connectTimeout = time.Second
+
+func (c *conn) get() (*client.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, client.ErrShutdown
+	}
+	if c.rpcx != nil && !c.rpcx.IsShutdown() && !c.rpcx.IsClosing() {
+		return c.rpcx, nil
+	}
+	option := client.DefaultOption
+	option.ConnectTimeout = connectTimeout
+	fresh := client.NewClient(option)
+	if err := fresh.Connect("tcp", c.addr); err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	c.rpcx = fresh
+	return fresh, nil
+}
+
+func (c *conn) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.rpcx != nil {
+		_ = c.rpcx.Close() // an error says that the peer closed it first
+	}
+}
+
+// do sends one call and waits for its answer or for the end of ctx.
+func (c *conn) do(ctx context.Context, from *caller, method string, arg, reply any) error {
+	rpcx, err := c.get()
+	if err != nil {
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	// A map of its own for each call: rpcx encodes it in another goroutine.
+	metadata := map[string]string{
+		share.AuthKey:       from.secret,
+		share.ServerTimeout: strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10),
+	}
+	from.propagator.Inject(ctx, propagation.MapCarrier(metadata))
+	// rpcx sees a context that never ends: its own waiting for one races with its sending. What it still decodes
+	// after this returned goes into a reply that nobody reads.
+	calling := context.WithValue(context.Background(), share.ReqMetaDataKey, metadata)
+	pending := rpcx.Go(calling, from.service, method, arg, reply, make(chan *client.Call, 1))
+	select {
+	case done := <-pending.Done:
+		return done.Error
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

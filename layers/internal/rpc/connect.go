@@ -1,0 +1,47 @@
+package rpc
+
+import (
+	"context"
+	"sync"
+
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+// Connect calls connect nodes, each by its name.
+type Connect struct{ *caller }
+
+// NewConnect calls the connect nodes that peers names.
+func NewConnect(cfg Config, peers Peers, tel observability.Telemetry) *Connect {
+	return &Connect{newCaller(serviceConnect, cfg, peers, tel)}
+}
+
+// Push hands deliveries to one node. It is tried once: the caller knows whether the node still lives.
+func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) (*contract.PushReply, error) {
+	return callPeer[contract.PushRequest, contract.PushReply](ctx, c.caller, node, "Push", r)
+}
+
+// CloseSessions has every connect node close the sessions' connections. A node that cannot be reached is passed
+// over: it finds ended sessions by its own checks.
+func (c *Connect) CloseSessions(ctx context.Context, r *contract.CloseSessionsRequest) (*contract.Empty, error) {
+	return broadcast[contract.CloseSessionsRequest](ctx, c.caller, "CloseSessions", r)
+}
+
+// LeaveRoom has every connect node take the user's connections out of the room.
+func (c *Connect) LeaveRoom(ctx context.Context, r *contract.NodeLeaveRoomRequest) (*contract.Empty, error) {
+	return broadcast[contract.NodeLeaveRoomRequest](ctx, c.caller, "LeaveRoom", r)
+}
+
+// broadcast asks every node at once and answers when each has answered or failed, which is logged.
+func broadcast[A any](ctx context.Context, c *caller, method string, arg *A) (*contract.Empty, error) {
+	var wg sync.WaitGroup
+	for _, peer := range c.peers() {
+		wg.Go(func() {
+			if _, err := callPeer[A, contract.Empty](ctx, c, peer, method, arg); err != nil {
+				c.log.WarnContext(ctx, "node not told", "method", method, "node", peer.Ref.String(), "err", err)
+			}
+		})
+	}
+	wg.Wait()
+	return &contract.Empty{}, nil
+}

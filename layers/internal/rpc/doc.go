@@ -1,0 +1,14 @@
+// Package rpc carries the contract between processes over rpcx: both ends of contract.Logic and contract.Connect.
+//
+// What crosses with a call, in rpcx metadata: the shared secret (a peer without it is answered nothing and cut
+// off), the time left until the caller's deadline, and the W3C trace context. What does not cross: cancellation.
+// A caller that gives up gets its error at once, while the callee works on until the deadline.
+//
+// Errors cross as values inside the reply, so that a code survives; a call that failed on its way is Unavailable.
+// A call is repeated, on another node, only if it failed on its way and repeating it has the effect of one.
+//
+// One connection a peer, made by rpcx's Client. Its XClient is passed over: it dials while it holds the lock that
+// every call takes, so that one dead node stalls the calls to all, and it changes its clients outside of that lock
+// when a connection breaks, which the race detector rightly reports. The two things that XClient adds, the
+// deadline and the secret in the metadata, are set here.
+package rpc

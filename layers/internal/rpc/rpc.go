@@ -1,0 +1,106 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	rpcxlog "github.com/smallnest/rpcx/log"
+	"github.com/smallnest/rpcx/protocol"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+// Config is how the layers reach one another.
+type Config struct {
+	Listen    string        `koanf:"listen" doc:"host:port where this process answers other layers; port 0 takes a free one"`
+	Advertise string        `koanf:"advertise" doc:"host:port under which others reach it; empty is what was bound"`
+	Secret    string        `koanf:"secret" secret:"true" doc:"shared by all processes of one system, at least 16 characters"`
+	Timeout   time.Duration `koanf:"timeout" doc:"deadline of a call that comes without one"`
+}
+
+// Defaults are the values of a Config that is not told otherwise; Secret has none.
+func Defaults() Config {
+	return Config{Listen: "127.0.0.1:0", Timeout: 5 * time.Second}
+}
+
+// Validate reports what may not be.
+func (c Config) Validate() error {
+	switch {
+	case c.Listen == "":
+		return errors.New("listen: want host:port")
+	case len(c.Secret) < 16:
+		return errors.New("secret: want at least 16 characters, the same in every process")
+	case c.Timeout < 100*time.Millisecond:
+		return errors.New("timeout: want 100ms or more")
+	}
+	return nil
+}
+
+// maxMessage bounds what a peer can make this process allocate: a push of 500 of the largest frames is a quarter.
+const maxMessage = 64 << 20
+
+// ConfigureLibrary sets what rpcx keeps for the whole process: where it logs and how long a message may be. Only
+// a program's main part calls it, once, before anything else of this package is used.
+func ConfigureLibrary(log *slog.Logger) {
+	rpcxlog.SetLogger(libraryLog{log.With("lib", "rpcx")})
+	protocol.MaxMessageLength = maxMessage
+}
+
+// libraryLog hands rpcx's log on at debug level: a lost connection is reported by who used it.
+type libraryLog struct{ log *slog.Logger }
+
+func (l libraryLog) Debug(v ...any)                 { l.log.Debug(fmt.Sprint(v...)) }
+func (l libraryLog) Debugf(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l libraryLog) Info(v ...any)                  { l.Debug(v...) }
+func (l libraryLog) Infof(format string, v ...any)  { l.Debugf(format, v...) }
+func (l libraryLog) Warn(v ...any)                  { l.Debug(v...) }
+func (l libraryLog) Warnf(format string, v ...any)  { l.Debugf(format, v...) }
+func (l libraryLog) Error(v ...any)                 { l.Debug(v...) }
+func (l libraryLog) Errorf(format string, v ...any) { l.Debugf(format, v...) }
+func (l libraryLog) Fatal(v ...any)                 { l.Debug(v...) }
+func (l libraryLog) Fatalf(format string, v ...any) { l.Debugf(format, v...) }
+func (l libraryLog) Panic(v ...any)                 { l.Debug(v...) }
+func (l libraryLog) Panicf(format string, v ...any) { l.Debugf(format, v...) }
+
+// Reply is what crosses back: a value or an error.
+type Reply[R any] struct {
+	Value *R
+	Err   *contract.Error
+}
+
+// telemetry is what both ends are seen by.
+type telemetry struct {
+	tracer     trace.Tracer
+	propagator propagation.TraceContext
+	log        *slog.Logger
+	seconds    *prometheus.HistogramVec
+}
+
+func newTelemetry(tel observability.Telemetry, side string) telemetry {
+	return telemetry{
+		tracer: tel.Traces.Tracer("gochat/layers/internal/rpc"),
+		log:    tel.Log,
+		seconds: promauto.With(tel.Metrics).NewHistogramVec(prometheus.HistogramOpts{
+			Name:                            "gochat_rpc_" + side + "_seconds",
+			Help:                            "Duration of rpc calls on the " + side + " side, by method and code word (ok for success).",
+			Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"service", "method", "code"}),
+	}
+}
+
+func codeLabel(err error) string {
+	if code := contract.CodeOf(err); code != "" {
+		return string(code)
+	}
+	return "ok"
+}
