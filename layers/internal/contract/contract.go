@@ -4,6 +4,8 @@
 package contract
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -148,3 +150,9 @@ const (
 	MaxOnlineNames   = 200 // names in an op 5 frame; its count is the truth
 	MaxResume        = 200 // conversations in one resume or have
 )
+
+// SessionOf is the session that a token belongs to, if there is one: the hash under which it is kept.
+func SessionOf(token string) SessionID {
+	sum := sha256.Sum256([]byte(token))
+	return SessionID(hex.EncodeToString(sum[:]))
+}

@@ -9,6 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -90,4 +93,22 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("drain %s: %w", s.Addr(), err)
 	}
 	return nil
+}
+
+// OriginAllowed reports whether a page may talk to this server from a browser: one of the same host name, whatever
+// its port, or one whose origin is in the list, in which * stands for all. What sends no Origin is not a page.
+func OriginAllowed(r *http.Request, allowed []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(allowed, "*") || slices.Contains(allowed, origin) {
+		return true
+	}
+	from, err := url.Parse(origin)
+	return err == nil && from.Hostname() != "" && strings.EqualFold(from.Hostname(), hostName(r.Host))
+}
+
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
 }

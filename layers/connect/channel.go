@@ -1,0 +1,328 @@
+package connect
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
+)
+
+// transport is how a connection frames its JSON.
+type transport uint8
+
+const (
+	webSocket transport = iota
+	tcp
+)
+
+func (t transport) String() string { return [...]string{"websocket", "tcp"}[t] }
+
+// frame is one client frame as it goes over each transport, made once a node and shared by every channel.
+type frame [2][]byte
+
+func newFrame(json []byte) frame {
+	f := frame{webSocket: wire.AppendText(make([]byte, 0, len(json)+10), json)}
+	// A frame too long for a tcp packet is left out there; logic keeps every frame below that bound.
+	if packet, err := wire.AppendTCP(make([]byte, 0, len(json)+wire.TCPHeader), json); err == nil {
+		f[tcp] = packet
+	}
+	return f
+}
+
+// outcome is what became of a frame on one channel.
+type outcome uint8
+
+const (
+	written outcome = iota
+	queued
+	slow
+	gone
+)
+
+// who is set once, when the connection authenticates.
+type who struct {
+	user    contract.UserID
+	name    string
+	session contract.SessionID
+}
+
+// channel is one connection.
+type channel struct {
+	srv       *Connect
+	conn      net.Conn
+	raw       syscall.RawConn
+	number    uint64
+	transport transport
+	pingSlot  uint8
+
+	lastRead      atomic.Int64 // unix seconds
+	authenticated atomic.Bool
+
+	// Set by the reader before the channel is put into its bucket; read by others only through the bucket.
+	who         *who
+	bucket      *bucket
+	authRoom    contract.RoomID // the room entered by an auth frame; the reader's alone
+	memberships []membership    // the bucket's
+
+	mu      sync.Mutex
+	queue   [][]byte          // frames that wait for the writer goroutine
+	begun   bool              // the first of them is the rest of a frame, the beginning of which is in the socket
+	queued  int               // bytes in queue and in the writer's hands
+	writing bool              // the writer goroutine lives
+	ended   bool              // no frame goes out any more but what is queued
+	rooms   []contract.RoomID // counted in the registrar and about to be, or being, in the bucket
+	replay  map[contract.Conversation]int64
+	drained chan struct{} // closed when the queue has become short; nil if nobody waits
+}
+
+// id is how deliveries name the connection that must not get them.
+func (c *channel) id() contract.ConnID {
+	return contract.ConnID(c.srv.instance + strconv.FormatUint(c.number, 10))
+}
+
+// writer offers bytes to the kernel without blocking. It is used by one goroutine at a time.
+type writer struct {
+	buf []byte
+	n   int
+	err error
+	try func(fd uintptr) bool // made once, so that a write allocates nothing
+}
+
+func newWriter() *writer {
+	w := &writer{}
+	w.try = func(fd uintptr) bool {
+		for {
+			w.n, w.err = syscall.Write(int(fd), w.buf)
+			if !errors.Is(w.err, syscall.EINTR) {
+				return true // whatever came of it: never wait here
+			}
+		}
+	}
+	return w
+}
+
+// offer answers how many bytes the kernel took. An error other than a full buffer means the connection is broken.
+func (w *writer) offer(raw syscall.RawConn, b []byte) (int, error) {
+	w.buf = b
+	err := raw.Write(w.try)
+	w.buf = nil
+	if err == nil {
+		err = w.err
+	}
+	if errors.Is(err, syscall.EAGAIN) {
+		return 0, nil
+	}
+	return max(w.n, 0), err
+}
+
+// push sends one frame of a conversation. A frame with a seq is withheld while its conversation is replayed to
+// this channel: the replay will come to it.
+func (c *channel) push(w *writer, f *frame, conversation contract.Conversation, seq int64) outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return gone
+	}
+	if seq > 0 && c.replay != nil {
+		if seen, replaying := c.replay[conversation]; replaying {
+			c.replay[conversation] = max(seen, seq)
+			return queued
+		}
+	}
+	return c.write(w, f[c.transport])
+}
+
+// send sends a frame that answers this connection.
+func (c *channel) send(json []byte) {
+	w := c.srv.writers.Get().(*writer)
+	defer c.srv.writers.Put(w)
+	f := newFrame(json)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.write(w, f[c.transport])
+	}
+}
+
+// write is called with mu held and ended false.
+func (c *channel) write(w *writer, b []byte) outcome {
+	if len(b) == 0 {
+		return written
+	}
+	if !c.writing { // else it would overtake what waits
+		n, err := w.offer(c.raw, b)
+		switch {
+		case err != nil:
+			c.breakOff()
+			return gone
+		case n == len(b):
+			return written
+		case n > 0:
+			// The rest of a frame that has begun must go out whatever the bound says.
+			c.begun = true
+			c.enqueue(b[n:])
+			return queued
+		}
+	}
+	if c.queued+len(b) > c.srv.cfg.QueueBytes {
+		c.endLocked(contract.SlowConsumer, "too much waits for this connection")
+		return slow
+	}
+	c.enqueue(b)
+	return queued
+}
+
+// enqueue is called with mu held.
+func (c *channel) enqueue(b []byte) {
+	c.queue = append(c.queue, b)
+	c.countQueued(len(b))
+	if !c.writing {
+		c.writing = true
+		c.srv.goroutines.Go(c.writeQueue)
+	}
+}
+
+// countQueued is called with mu held.
+func (c *channel) countQueued(bytes int) {
+	c.queued += bytes
+	c.srv.m.queueBytes.Add(float64(bytes))
+	if c.queued < c.srv.cfg.QueueBytes/4 {
+		c.signalDrained()
+	}
+}
+
+const (
+	writeTimeout  = 30 * time.Second // for a peer that takes nothing at all
+	lingerTimeout = 2 * time.Second  // for the last frames, and for the peer to close its side
+)
+
+// writeQueue writes what waits, all of it in one call where the kernel allows, until nothing does. After the end
+// it closes the socket for writing.
+func (c *channel) writeQueue() {
+	for {
+		c.mu.Lock()
+		batch := net.Buffers(c.queue)
+		c.queue, c.begun = nil, false
+		if len(batch) == 0 {
+			c.writing = false
+			if c.ended {
+				c.closeWrite()
+			}
+			c.mu.Unlock()
+			return
+		}
+		timeout := writeTimeout
+		if c.ended {
+			timeout = lingerTimeout
+		}
+		_ = c.conn.SetWriteDeadline(time.Now().Add(timeout))
+		c.mu.Unlock()
+
+		bytes := 0
+		for _, b := range batch {
+			bytes += len(b)
+		}
+		_, err := batch.WriteTo(c.conn)
+
+		c.mu.Lock()
+		c.countQueued(-bytes)
+		if err != nil {
+			c.writing = false
+			c.breakOff()
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+	}
+}
+
+// breakOff ends a connection that does not take bytes any more. It is called with mu held.
+func (c *channel) breakOff() {
+	c.ended = true
+	c.dropQueue(0)
+	c.signalDrained()
+	_ = c.conn.Close() // wakes the reader, which cleans up
+}
+
+// end tells the client why, closes the connection with the code's close code, and lets the reader clean up. What
+// waits for the socket goes out first, except for a slow consumer, who gets only what has begun.
+func (c *channel) end(code contract.Code, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.endLocked(code, message)
+	}
+}
+
+func (c *channel) endLocked(code contract.Code, message string) {
+	c.ended = true
+	c.signalDrained()
+	c.srv.m.closes.WithLabelValues(string(code)).Inc()
+	if code == contract.SlowConsumer {
+		if c.begun {
+			c.dropQueue(1)
+		} else {
+			c.dropQueue(0)
+		}
+	}
+	last := newFrame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))[c.transport]
+	if c.transport == webSocket {
+		last = wire.AppendControl(last, opClose, wire.ClosePayload(wire.CloseCode(code), string(code)))
+	}
+	deadline := time.Now().Add(lingerTimeout)
+	_ = c.conn.SetWriteDeadline(deadline) // the writer may hang in a write since long
+	_ = c.conn.SetReadDeadline(deadline.Add(lingerTimeout))
+	c.enqueue(last)
+}
+
+// dropQueue drops what waits but the first keep. It is called with mu held.
+func (c *channel) dropQueue(keep int) {
+	for _, b := range c.queue[min(keep, len(c.queue)):] {
+		c.countQueued(-len(b))
+	}
+	c.queue = c.queue[:min(keep, len(c.queue))]
+}
+
+// closeWrite sends the end of the stream after what was written, so that the peer reads all of it.
+func (c *channel) closeWrite() {
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+}
+
+// isEnded reports whether the connection is on its way out.
+func (c *channel) isEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// signalDrained is called with mu held.
+func (c *channel) signalDrained() {
+	if c.drained != nil {
+		close(c.drained)
+		c.drained = nil
+	}
+}
+
+// waitDrained waits until little waits for the socket, or the connection has ended.
+func (c *channel) waitDrained() {
+	c.mu.Lock()
+	if c.ended || !c.writing || c.queued < c.srv.cfg.QueueBytes/4 {
+		c.mu.Unlock()
+		return
+	}
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	c.mu.Unlock()
+	<-drained
+}

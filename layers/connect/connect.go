@@ -1,0 +1,317 @@
+package connect
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-faster/city"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/httpd"
+	"gochat/observability"
+)
+
+var _ contract.Connect = (*Connect)(nil)
+
+// Logic is what connect asks of the logic layer.
+type Logic interface {
+	Authenticate(context.Context, *contract.AuthenticateRequest) (*contract.Identity, error)
+	CheckSessions(context.Context, *contract.CheckSessionsRequest) (*contract.CheckSessionsReply, error)
+	EnterRoom(context.Context, *contract.RoomRequest) (*contract.Room, error)
+	PresenceChanged(context.Context, *contract.PresenceChangedRequest) (*contract.Empty, error)
+	Send(context.Context, *contract.SendRequest) (*contract.Receipt, error)
+	History(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
+	Heads(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
+	Inbox(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
+	MarkRead(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
+	Typing(context.Context, *contract.TypingRequest) (*contract.Empty, error)
+}
+
+// Connect is the layer on one node.
+type Connect struct {
+	cfg      Config
+	logic    Logic
+	tel      observability.Telemetry
+	m        *metrics
+	tracer   trace.Tracer
+	instance string // begins every ConnID of this process's life
+
+	buckets   []*bucket
+	registrar *registrar
+	http      *httpd.Server
+	tcp       []net.Listener
+	writers   sync.Pool // *writer, for frames that answer one connection
+	buffers   sync.Pool // *[]byte, for websocket messages while they are read
+
+	// goroutines are the readers and writers of connections. A reader is started only by an acceptor, a writer
+	// only while its reader lives, so that waiting for all of them after the acceptors have stopped is sound.
+	goroutines sync.WaitGroup
+	numbers    atomic.Uint64
+
+	mu       sync.Mutex
+	channels map[*channel]struct{} // all, authenticated or not
+	draining bool
+}
+
+// New binds the listeners, so that the addresses are known; connections wait until Run serves them. self is this
+// node's present life in the cluster, false between two lives.
+func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, bool), tel observability.Telemetry) (*Connect, error) {
+	c := &Connect{
+		cfg: cfg, logic: logic, tel: tel,
+		m:        newMetrics(tel.Metrics),
+		tracer:   tel.Traces.Tracer("gochat/layers/connect"),
+		instance: rand.Text()[:12] + "-",
+		channels: make(map[*channel]struct{}),
+	}
+	c.writers.New = func() any { return newWriter() }
+	c.buffers.New = func() any { b := make([]byte, 0, 2048); return &b }
+	for range cfg.Buckets {
+		c.buckets = append(c.buckets, newBucket())
+	}
+	tell := func(ctx context.Context, rooms []contract.RoomID) error {
+		_, err := logic.PresenceChanged(ctx, &contract.PresenceChangedRequest{Rooms: rooms})
+		return err
+	}
+	c.registrar = newRegistrar(cfg, routes, self, tell, c.m, tel.Log)
+	if err := c.listen(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Connect) listen() error {
+	var err error
+	if c.http, err = httpd.New(c.cfg.WebSocket.Listen, c.handler(), httpd.Limits{}, c.tel.Log); err != nil {
+		return fmt.Errorf("websocket: %w", err)
+	}
+	for _, addr := range c.cfg.TCP.Listen {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("tcp: listen: %w", err)
+		}
+		c.tcp = append(c.tcp, l)
+	}
+	return nil
+}
+
+// Close releases the ports of a Connect that will not be run.
+func (c *Connect) Close() error {
+	var errs []error
+	if c.http != nil {
+		errs = append(errs, c.http.Close())
+	}
+	for _, l := range c.tcp {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// WebSocketAddr is the address that was bound for websockets.
+func (c *Connect) WebSocketAddr() string { return c.http.Addr() }
+
+// TCPAddrs are the addresses that were bound for tcp.
+func (c *Connect) TCPAddrs() []string {
+	addrs := make([]string, len(c.tcp))
+	for i, l := range c.tcp {
+		addrs[i] = l.Addr().String()
+	}
+	return addrs
+}
+
+// Run serves until ctx ends. Then it accepts no more, tells clients to go, spread over Config.Drain, and returns
+// when all have left and their routes are taken back. Pushes are answered until then.
+func (c *Connect) Run(ctx context.Context) error {
+	// Not derived from ctx: its end starts the drain, during which buckets and registrar work on.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var inner sync.WaitGroup
+	for _, b := range c.buckets {
+		inner.Go(func() { b.run(working) })
+	}
+	inner.Go(func() { c.registrar.run(working) })
+	inner.Go(func() { c.keepAlive(working) })
+	inner.Go(func() { c.checkSessions(working) })
+	defer inner.Wait()
+	defer stop()
+
+	accepting, ctx := errgroup.WithContext(ctx)
+	accepting.Go(func() error { return c.http.Run(ctx) })
+	for _, l := range c.tcp {
+		accepting.Go(func() error { return c.acceptTCP(ctx, l) })
+	}
+	err := accepting.Wait()
+	c.drain()
+	c.goroutines.Wait()
+	return err
+}
+
+// bucketOf is the bucket of a user: by cityhash of the id's decimal digits.
+func (c *Connect) bucketOf(user contract.UserID) *bucket {
+	var digits [20]byte
+	h := city.Hash64(strconv.AppendInt(digits[:0], int64(user), 10))
+	return c.buckets[h&uint64(len(c.buckets)-1)]
+}
+
+// admit counts a connection in, or answers nil if the node is full or draining.
+func (c *Connect) admit(conn net.Conn, t transport) *channel {
+	raw, err := rawConn(conn)
+	if err != nil {
+		c.tel.Log.Error("connection is no socket", "err", err)
+		return nil
+	}
+	ch := &channel{srv: c, conn: conn, raw: raw, transport: t, number: c.numbers.Add(1)}
+	ch.pingSlot = uint8(ch.number)
+	ch.touch()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining || len(c.channels) >= c.cfg.MaxConns {
+		c.m.turnedAway.Inc()
+		return nil
+	}
+	c.channels[ch] = struct{}{}
+	c.m.connections[t].Inc()
+	return ch
+}
+
+// dismiss is the end of every admitted connection, called by its reader.
+func (c *Connect) dismiss(ch *channel) {
+	ch.mu.Lock()
+	ch.ended = true
+	ch.signalDrained()
+	rooms := ch.rooms
+	ch.rooms = nil
+	ch.mu.Unlock()
+	if ch.bucket != nil {
+		ch.bucket.remove(ch)
+		for _, room := range rooms {
+			c.registrar.depart(ch.who, room)
+		}
+		c.registrar.depart(ch.who, 0)
+	}
+	_ = ch.conn.Close()
+	c.mu.Lock()
+	delete(c.channels, ch)
+	c.mu.Unlock()
+	c.m.connections[ch.transport].Dec()
+}
+
+func (c *Connect) all() []*channel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*channel, 0, len(c.channels))
+	for ch := range c.channels {
+		all = append(all, ch)
+	}
+	return all
+}
+
+// Push implements contract.Connect: it returns once every bucket has done its part.
+func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.PushReply, error) {
+	deliveries := make([]delivery, len(r.Deliveries))
+	perBucket := make(map[*bucket][]work, len(c.buckets))
+	for i := range r.Deliveries {
+		d := &deliveries[i]
+		d.Delivery = &r.Deliveries[i]
+		d.frame = newFrame(d.Frame)
+		if number, own := strings.CutPrefix(string(d.Except), c.instance); own {
+			d.except, _ = strconv.ParseUint(number, 10, 64) // 0 excepts nobody
+		}
+		if d.Room != 0 {
+			for _, b := range c.buckets {
+				perBucket[b] = append(perBucket[b], work{delivery: d})
+			}
+		}
+		for _, user := range d.Users {
+			b := c.bucketOf(user)
+			perBucket[b] = append(perBucket[b], work{d, user})
+		}
+	}
+	var done sync.WaitGroup
+	for b, w := range perBucket {
+		done.Add(1)
+		select {
+		case b.jobs <- &job{work: w, done: &done}:
+		case <-ctx.Done():
+			done.Done()
+			return nil, fmt.Errorf("hand to bucket: %w", ctx.Err())
+		}
+	}
+	done.Wait()
+	reply := &contract.PushReply{Results: make([]contract.PushResult, len(deliveries))}
+	for i := range deliveries {
+		d := &deliveries[i]
+		n := func(o outcome) int { return int(d.counts[o].Load()) }
+		reply.Results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone)}
+		for o, label := range outcomeLabels {
+			c.m.deliveries.WithLabelValues(label).Add(float64(n(outcome(o))))
+		}
+		if d.Seq > 0 {
+			c.m.seconds.Observe(time.Since(d.AcceptedAt).Seconds())
+		}
+	}
+	return reply, nil
+}
+
+// outcomeLabels are metric labels.
+var outcomeLabels = [...]string{written: "written", queued: "queued", slow: "slow", gone: "gone"}
+
+// CloseSessions implements contract.Connect.
+func (c *Connect) CloseSessions(_ context.Context, r *contract.CloseSessionsRequest) (*contract.Empty, error) {
+	ended := make(map[contract.SessionID]struct{}, len(r.Sessions))
+	for _, id := range r.Sessions {
+		ended[id] = struct{}{}
+	}
+	for _, b := range c.buckets {
+		for _, ch := range b.all() {
+			if _, ok := ended[ch.who.session]; ok {
+				ch.end(r.Code, endMessage(r.Code))
+			}
+		}
+	}
+	return &contract.Empty{}, nil
+}
+
+func endMessage(code contract.Code) string {
+	if code == contract.Replaced {
+		return "logged in elsewhere"
+	}
+	return "the session has ended"
+}
+
+// LeaveRoom implements contract.Connect.
+func (c *Connect) LeaveRoom(_ context.Context, r *contract.NodeLeaveRoomRequest) (*contract.Empty, error) {
+	for _, ch := range c.bucketOf(r.User).ofUser(r.User) {
+		ch.leaveRoom(r.Room)
+	}
+	return &contract.Empty{}, nil
+}
+
+// drain tells every client to come back later, a little after one another, and closes.
+func (c *Connect) drain() {
+	c.mu.Lock()
+	c.draining = true
+	c.mu.Unlock()
+	all := c.all()
+	if len(all) == 0 {
+		return
+	}
+	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain)
+	pause := c.cfg.Drain / time.Duration(len(all))
+	start := time.Now()
+	for i, ch := range all {
+		if wait := time.Until(start.Add(pause * time.Duration(i))); wait > 0 {
+			time.Sleep(wait)
+		}
+		ch.goAway()
+	}
+}

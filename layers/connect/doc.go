@@ -1,0 +1,33 @@
+// Package connect holds the long connections: websocket and tcp, one vocabulary (package wire).
+//
+// # Structure
+//
+// A Channel is one connection. A Bucket owns the channels of the users that hash to it, and its part of each Room:
+// the members among its channels. Each bucket has one worker, which alone pushes deliveries to the bucket's
+// channels: what is handed to a bucket in an order reaches each of its connections in that order.
+//
+// # Writing
+//
+// A push never waits for a socket. If nothing waits for the socket already, the frame is offered to the kernel
+// without blocking; what the kernel does not take is queued on the channel, and a writer goroutine lives as long as
+// that queue is not empty. The queue is bounded in bytes: a channel that exceeds it is closed as a slow consumer,
+// told so, and finds what it missed when it resumes.
+//
+// # Reading
+//
+// Each connection has one goroutine, which reads, acts on each frame before it reads the next, and at the end
+// takes the connection out of its bucket and rooms. Whoever else wants a connection gone calls Channel.end: the
+// last frames go out, the socket is closed for writing, and the reader, which sees the peer's end or a short
+// deadline, does the rest.
+//
+// # Where people are
+//
+// The registrar counts, for each user and each room, the connections of this node, and keeps the routes in step:
+// written before an enter is done, so that no message is missed from then on, and written again in full when the
+// node begins a new life or the routes were lost.
+//
+// # Lock order
+//
+// bucket.mu, then channel.mu; registrar.mu stands alone. None is held over I/O, but for channel.mu over the
+// non-blocking write.
+package connect

@@ -1,0 +1,242 @@
+package connect
+
+import (
+	"context"
+	"slices"
+	"strconv"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
+)
+
+// handle acts on one client frame. It is called by the reader alone; what goes wrong is answered with an error
+// frame, and only what may not go on ends the connection.
+func (c *channel) handle(data []byte) {
+	request, err := wire.Decode(data)
+	if err != nil {
+		c.srv.m.frames.WithLabelValues("invalid").Inc()
+		c.refuse(request.ClientID, err)
+		return
+	}
+	c.srv.m.frames.WithLabelValues(strconv.Itoa(int(request.Op))).Inc()
+
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Timeout)
+	defer cancel()
+	if request.Traceparent != "" {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{contract.HeaderTraceparent: request.Traceparent})
+	}
+	ctx, span := c.srv.tracer.Start(ctx, "receive frame", trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	if err := c.act(ctx, &request); err != nil {
+		if contract.CodeOf(err) == contract.Internal {
+			c.srv.tel.Log.ErrorContext(ctx, "frame not handled", "op", int(request.Op), "err", err)
+		}
+		c.refuse(request.ClientID, err)
+	}
+}
+
+func (c *channel) refuse(clientID string, err error) {
+	e := contract.AsError(err)
+	c.srv.m.errors.WithLabelValues(string(e.Code)).Inc()
+	c.send(wire.AppendError(nil, clientID, e))
+}
+
+// act does what the frame asks for.
+func (c *channel) act(ctx context.Context, r *wire.Request) error {
+	switch r.Op {
+	case wire.OpAuth:
+		return c.auth(ctx, r)
+	case wire.OpPing:
+		return c.ping(ctx, r)
+	case wire.OpPong:
+		return nil
+	}
+	if c.who == nil {
+		return contract.Errorf(contract.Unauthenticated, "authenticate first")
+	}
+	if r.AuthToken != "" && contract.SessionOf(r.AuthToken) != c.who.session {
+		c.end(contract.Unauthenticated, "the token is not this session's")
+		return nil
+	}
+	switch r.Op {
+	case wire.OpRoom, wire.OpDirect:
+		return c.message(ctx, r)
+	case wire.OpEnter:
+		return c.enterRoom(ctx, r.Room)
+	case wire.OpLeave:
+		if c.authRoom == r.Room {
+			c.authRoom = 0
+		}
+		c.leaveRoom(r.Room)
+		return nil
+	case wire.OpReplay:
+		return c.resume(ctx, r.Resume)
+	case wire.OpRead:
+		_, err := c.srv.logic.MarkRead(ctx, &contract.MarkReadRequest{
+			Credential: c.credential(), Conversation: r.Conversation, Seq: r.Seq, Origin: c.id()})
+		return err
+	case wire.OpTyping:
+		_, err := c.srv.logic.Typing(ctx, &contract.TypingRequest{
+			Credential: c.credential(), Conversation: r.Conversation, Origin: c.id()})
+		return err
+	}
+	return contract.Errorf(contract.BadRequest, "op %d: not known", r.Op)
+}
+
+func (c *channel) credential() contract.Credential {
+	return contract.Credential{Session: c.who.session}
+}
+
+// auth authenticates the connection or, with the session it already has, moves it to another room.
+func (c *channel) auth(ctx context.Context, r *wire.Request) error {
+	if c.who == nil {
+		if err := c.authenticate(ctx, r.AuthToken); err != nil || c.who == nil {
+			return err
+		}
+	} else if contract.SessionOf(r.AuthToken) != c.who.session {
+		c.end(contract.Unauthenticated, "the connection is another session's")
+		return nil
+	}
+	if r.Room != 0 {
+		// The new room first: who may not enter it stays where they are.
+		if err := c.enterRoom(ctx, r.Room); err != nil {
+			return err
+		}
+		if c.authRoom != 0 && c.authRoom != r.Room {
+			c.leaveRoom(c.authRoom)
+		}
+		c.authRoom = r.Room
+	}
+	if r.Resume != nil {
+		return c.resume(ctx, r.Resume)
+	}
+	return nil
+}
+
+func (c *channel) authenticate(ctx context.Context, token string) error {
+	identity, err := c.srv.logic.Authenticate(ctx, &contract.AuthenticateRequest{Credential: contract.Credential{Token: token}})
+	if contract.CodeOf(err) == contract.Unauthenticated {
+		c.end(contract.Unauthenticated, "the token is not valid")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w := &who{user: identity.User, name: identity.Name, session: identity.Session}
+	if err := c.srv.registrar.arrive(ctx, w, 0); err != nil {
+		return err
+	}
+	c.who, c.bucket = w, c.srv.bucketOf(w.user)
+	c.bucket.add(c)
+	c.authenticated.Store(true)
+	return nil
+}
+
+// maxRooms bounds the rooms of one connection.
+const maxRooms = 500
+
+// enterRoom returns once messages to the room come to this connection.
+func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
+	if _, err := c.srv.logic.EnterRoom(ctx, &contract.RoomRequest{Credential: c.credential(), Room: id}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	inside, full := slices.Contains(c.rooms, id), len(c.rooms) >= maxRooms
+	c.mu.Unlock()
+	if inside {
+		return nil
+	}
+	if full {
+		return contract.Errorf(contract.TooLarge, "want at most %d rooms on one connection", maxRooms)
+	}
+	if err := c.srv.registrar.arrive(ctx, c.who, id); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.rooms = append(c.rooms, id)
+	c.mu.Unlock()
+	c.bucket.join(c, id)
+	return nil
+}
+
+// leaveRoom takes the connection out of the room, if it is in it. Others than the reader may call it.
+func (c *channel) leaveRoom(id contract.RoomID) {
+	c.mu.Lock()
+	i := slices.Index(c.rooms, id)
+	if i >= 0 {
+		c.rooms = slices.Delete(c.rooms, i, i+1)
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		c.bucket.leave(c, id)
+		c.srv.registrar.depart(c.who, id)
+	}
+}
+
+// message sends to a room or a user and acknowledges what has a clientId or is private: the seed's clients, which
+// send to rooms without one, know no acks.
+func (c *channel) message(ctx context.Context, r *wire.Request) error {
+	send := &contract.SendRequest{
+		Credential: c.credential(), From: c.who.user, Room: r.Room, Text: r.Text, ClientID: r.ClientID, Origin: c.id()}
+	if r.Op == wire.OpDirect {
+		send.To = r.To
+	}
+	receipt, err := c.srv.logic.Send(ctx, send)
+	if err != nil {
+		return err
+	}
+	if r.ClientID != "" || r.Op == wire.OpDirect {
+		c.send(wire.AppendAck(nil, r.ClientID, receipt))
+	}
+	return nil
+}
+
+// ping answers with the heads of the conversations that are ahead of what the client has.
+func (c *channel) ping(ctx context.Context, r *wire.Request) error {
+	if r.Have == nil {
+		c.send(wire.AppendPong(nil, nil))
+		return nil
+	}
+	if c.who == nil {
+		return contract.Errorf(contract.Unauthenticated, "authenticate first")
+	}
+	named := make([]contract.Conversation, 0, len(r.Have))
+	for conversation := range r.Have {
+		named = append(named, conversation)
+	}
+	reply, err := c.srv.logic.Heads(ctx, &contract.HeadsRequest{Credential: c.credential(), Conversations: named})
+	if err != nil {
+		return err
+	}
+	ahead := make(map[contract.Conversation]int64)
+	for conversation, head := range reply.Heads {
+		if head > r.Have[conversation] {
+			ahead[conversation] = head
+		}
+	}
+	c.send(wire.AppendPong(nil, ahead))
+	return nil
+}
+
+// sendRaw sends bytes that are framed already.
+func (c *channel) sendRaw(b []byte) {
+	w := c.srv.writers.Get().(*writer)
+	defer c.srv.writers.Put(w)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.write(w, b)
+	}
+}
+
+// comeBack is within which time clients of a draining node are told to come back, each at its own moment.
+const comeBack = 2000 // ms
+
+// goAway tells the client when to come back and closes.
+func (c *channel) goAway() {
+	c.send(wire.AppendGoingAway(nil, jitter(c.number)))
+	c.end(contract.Unavailable, "the node is going away")
+}

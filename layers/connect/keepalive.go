@@ -1,0 +1,97 @@
+package connect
+
+import (
+	"context"
+	"time"
+
+	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
+)
+
+// pingSlots is over how many moments the pings of one interval are spread.
+const pingSlots = 16
+
+// touch notes that the peer lives.
+func (c *channel) touch() { c.lastRead.Store(time.Now().Unix()) }
+
+// authDeadline ends the connection unless it has authenticated in time.
+func (c *Connect) authDeadline(ch *channel) *time.Timer {
+	return time.AfterFunc(c.cfg.AuthWithin, func() {
+		if !ch.authenticated.Load() {
+			ch.end(contract.Unauthenticated, "not authenticated in time")
+		}
+	})
+}
+
+// keepAlive pings every connection once in Config.Ping and ends websockets that have not been heard of for two and
+// a half of them. The seed's tcp clients do not answer: of those the kernel's keep-alive finds the dead.
+func (c *Connect) keepAlive(ctx context.Context) {
+	tick := time.NewTicker(c.cfg.Ping / pingSlots)
+	defer tick.Stop()
+	ping := frame{
+		webSocket: wire.AppendControl(nil, opPing, nil),
+		tcp:       newFrame(wire.AppendPing(nil))[tcp],
+	}
+	w := newWriter()
+	for slot := uint8(0); ; slot = (slot + 1) % pingSlots {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		dead := time.Now().Add(-c.cfg.Ping * 5 / 2).Unix()
+		for _, ch := range c.all() {
+			switch {
+			case ch.transport == webSocket && ch.lastRead.Load() < dead:
+				ch.end(contract.Unavailable, "no pong")
+			case ch.pingSlot%pingSlots == slot:
+				ch.push(w, &ping, "", 0)
+			}
+		}
+	}
+}
+
+// checkBatch is how many sessions are asked for in one call.
+const checkBatch = 500
+
+// checkSessions extends the sessions of all connections and ends the connections of those that are over, of which
+// this node may not have been told.
+func (c *Connect) checkSessions(ctx context.Context) {
+	tick := time.NewTicker(c.cfg.Check)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		seen := make(map[contract.SessionID]struct{})
+		var ids []contract.SessionID
+		for _, b := range c.buckets {
+			for _, ch := range b.all() {
+				if _, known := seen[ch.who.session]; !known {
+					seen[ch.who.session] = struct{}{}
+					ids = append(ids, ch.who.session)
+				}
+			}
+		}
+		for len(ids) > 0 && ctx.Err() == nil {
+			n := min(len(ids), checkBatch)
+			if err := c.checkSome(ctx, ids[:n]); err != nil {
+				c.tel.Log.Warn("sessions not checked", "err", err)
+			}
+			ids = ids[n:]
+		}
+	}
+}
+
+func (c *Connect) checkSome(ctx context.Context, ids []contract.SessionID) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	reply, err := c.logic.CheckSessions(ctx, &contract.CheckSessionsRequest{Sessions: ids})
+	if err != nil || len(reply.Ended) == 0 {
+		return err
+	}
+	_, err = c.CloseSessions(ctx, &contract.CloseSessionsRequest{Sessions: reply.Ended, Code: contract.SessionEnded})
+	return err
+}

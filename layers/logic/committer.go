@@ -1,0 +1,159 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gochat/layers/internal/contract"
+)
+
+// committer stores messages by batches: what gathers while one commit runs is the next one.
+type committer struct {
+	cfg       CommitConfig
+	store     Store
+	publisher *publisher
+	m         *metrics
+	log       *slog.Logger
+
+	waiting chan *pending
+
+	mu     sync.RWMutex // held to hand over, so that none is handed over after closed
+	closed bool
+}
+
+// pending is a message whose sender waits.
+type pending struct {
+	message contract.Message
+	origin  contract.ConnID
+	done    chan outcome // has room for one, so that a sender who has left blocks nobody
+}
+
+type outcome struct {
+	message contract.Message
+	err     error
+}
+
+func newCommitter(cfg CommitConfig, store Store, p *publisher, m *metrics, log *slog.Logger) *committer {
+	return &committer{cfg: cfg, store: store, publisher: p, m: m, log: log, waiting: make(chan *pending, cfg.Queue)}
+}
+
+// busyRetry is what a sender is told to wait when the queue is full: a few commits.
+const busyRetry = 200 * time.Millisecond
+
+// commit answers the message as stored; for a clientId used before, the first one. It does not wait for a place:
+// Unavailable if there is none. If ctx ends first the message may be stored all the same.
+func (c *committer) commit(ctx context.Context, m contract.Message, origin contract.ConnID) (contract.Message, error) {
+	p := &pending{message: m, origin: origin, done: make(chan outcome, 1)}
+	if !c.handOver(p) {
+		return contract.Message{}, contract.RetryLater(contract.Unavailable, busyRetry, "too many messages are waiting to be stored")
+	}
+	select {
+	case o := <-p.done:
+		return o.message, o.err
+	case <-ctx.Done():
+		return contract.Message{}, fmt.Errorf("wait for the commit: %w", ctx.Err())
+	}
+}
+
+func (c *committer) handOver(p *pending) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.closed {
+		return false
+	}
+	select {
+	case c.waiting <- p:
+		return true
+	default:
+		return false
+	}
+}
+
+// run commits until ctx ends, then commits what still waits and publishes it.
+func (c *committer) run(ctx context.Context) {
+	// Not derived from ctx: its end starts the drain.
+	working := context.WithoutCancel(ctx)
+	var publishing sync.WaitGroup
+	stopPublisher := make(chan struct{})
+	publishing.Go(func() { c.publisher.run(working, stopPublisher) })
+	defer publishing.Wait()
+	defer close(stopPublisher)
+
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closed = true
+		close(c.waiting)
+	})
+	defer stop()
+
+	batch := make([]*pending, 0, c.cfg.Batch)
+	for first := range c.waiting {
+		batch = append(batch[:0], first)
+	gather:
+		for len(batch) < c.cfg.Batch {
+			select {
+			case next, open := <-c.waiting:
+				if !open {
+					break gather
+				}
+				batch = append(batch, next)
+			default:
+				break gather
+			}
+		}
+		c.storeBatch(working, batch)
+	}
+}
+
+// storeBatch stores one batch and answers everyone in it.
+func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
+	messages := make([]contract.Message, len(batch))
+	origins := make(map[contract.MessageID]contract.ConnID, len(batch))
+	for i, p := range batch {
+		messages[i] = p.message
+		origins[p.message.ID] = p.origin
+	}
+	bodies := make(map[contract.MessageID][]byte, len(batch))
+	encode := func(m *contract.Message) []byte {
+		body := messageDelivery(m, origins[m.ID])
+		bodies[m.ID] = body
+		return body
+	}
+	published := c.publisher.takePublished()
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	start := time.Now()
+	results, err := c.store.Commit(ctx, messages, encode, published)
+	if err != nil {
+		c.publisher.returnPublished(published)
+		c.log.Error("commit failed", "messages", len(batch), "err", err)
+		// The cause stays here: to the senders the store is away.
+		err = contract.RetryLater(contract.Unavailable, time.Second, "the message could not be stored")
+		for _, p := range batch {
+			p.done <- outcome{err: err}
+		}
+		return
+	}
+	c.m.commitSeconds.Observe(time.Since(start).Seconds())
+	c.m.batch.Observe(float64(len(batch)))
+
+	fresh := make([]contract.Outgoing, 0, len(results))
+	for i := range results {
+		if results[i].Duplicate {
+			c.m.duplicates.Inc()
+			continue
+		}
+		m := &results[i].Message
+		c.m.accepted.Inc()
+		fresh = append(fresh, contract.Outgoing{
+			ID: m.ID, Key: string(m.Conversation), Traceparent: m.Traceparent, Body: bodies[m.ID]})
+	}
+	c.publisher.add(fresh)
+	for i, p := range batch {
+		p.done <- outcome{message: results[i].Message}
+	}
+}

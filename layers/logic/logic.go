@@ -1,0 +1,188 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+var _ contract.Logic = (*Logic)(nil)
+
+// Store is what logic asks of the database. Commit stores all or nothing.
+type Store interface {
+	CreateUser(ctx context.Context, name, passwordHash string, now time.Time) (contract.User, error)
+	UserByName(ctx context.Context, name string) (contract.User, string, error)
+	User(ctx context.Context, id contract.UserID) (contract.User, error)
+	FindUsers(ctx context.Context, prefix string, limit int) ([]contract.User, error)
+	CountUsers(ctx context.Context) (int64, error)
+
+	CreateRoom(ctx context.Context, name string, private bool, owner contract.UserID, now time.Time) (contract.Room, error)
+	Room(ctx context.Context, id contract.RoomID, user contract.UserID) (contract.Room, error)
+	Rooms(ctx context.Context, user contract.UserID, query string, after contract.RoomID, limit int) ([]contract.Room, bool, error)
+	Join(ctx context.Context, room contract.RoomID, user contract.UserID, now time.Time) error
+	Leave(ctx context.Context, room contract.RoomID, user contract.UserID) error
+	Members(ctx context.Context, room contract.RoomID, after contract.UserID, limit int) ([]contract.User, bool, error)
+
+	Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte, published []contract.MessageID) ([]contract.CommitResult, error)
+	History(ctx context.Context, c contract.Conversation, after, before int64, limit int) ([]contract.Message, bool, error)
+	Heads(ctx context.Context, conversations []contract.Conversation) (map[contract.Conversation]int64, error)
+	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
+	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
+	Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Outgoing, error)
+	DeleteOutbox(ctx context.Context, ids []contract.MessageID) error
+}
+
+// Sessions keeps who is logged in. Get, Touch and Create extend a session's life.
+type Sessions interface {
+	Create(ctx context.Context, user contract.UserID, name, device string, now time.Time) (token string, created contract.Session, ended []contract.SessionID, err error)
+	CreateSingle(ctx context.Context, user contract.UserID, name, device string, now time.Time) (token string, created contract.Session, ended []contract.SessionID, err error)
+	Get(ctx context.Context, id contract.SessionID) (contract.Session, error)
+	Touch(ctx context.Context, ids []contract.SessionID) (ended []contract.SessionID, err error)
+	End(ctx context.Context, ids ...contract.SessionID) error
+	List(ctx context.Context, user contract.UserID) ([]contract.Session, error)
+}
+
+// Presence tells who is where, from the routes that connect nodes keep.
+type Presence interface {
+	Online(ctx context.Context, room contract.RoomID, live func(contract.NodeRef) bool, limit int) (int, []contract.User, error)
+	Lives(ctx context.Context) ([]contract.NodeRef, error)
+	Forget(ctx context.Context, node contract.NodeRef) ([]contract.RoomID, error)
+}
+
+// Publisher is the queue's entrance: it has the items when it returns nil.
+type Publisher interface {
+	Publish(ctx context.Context, items []contract.Item) error
+}
+
+// IDs makes message ids. It fails while this process has no node number.
+type IDs interface {
+	Next() (contract.MessageID, error)
+}
+
+// Nodes is the picture of the connect nodes.
+type Nodes interface {
+	// Alive reports whether that life of a node goes on. It may wait a moment for news of a newer life.
+	Alive(ctx context.Context, ref contract.NodeRef) bool
+	// Changed is closed at the next change of the picture.
+	Changed() <-chan struct{}
+}
+
+// Peers are all logic nodes, this one among them.
+type Peers interface {
+	ForgetSessions(context.Context, *contract.ForgetSessionsRequest) (*contract.Empty, error)
+}
+
+// Connects are all connect nodes.
+type Connects interface {
+	CloseSessions(context.Context, *contract.CloseSessionsRequest) (*contract.Empty, error)
+	LeaveRoom(context.Context, *contract.NodeLeaveRoomRequest) (*contract.Empty, error)
+}
+
+// Singleton runs a job on one process of the system at a time: do, whose ctx ends before another may begin.
+type Singleton interface {
+	Hold(ctx context.Context, name string, do func(context.Context) error) error
+}
+
+// Dependencies are what a Logic works with.
+type Dependencies struct {
+	Store     Store
+	Sessions  Sessions
+	Presence  Presence
+	Publisher Publisher
+	IDs       IDs
+	Nodes     Nodes
+	Peers     Peers
+	Connects  Connects
+	Singleton Singleton
+}
+
+// Logic is the layer. It answers calls from New on, but Send only while Run works.
+type Logic struct {
+	cfg  Config
+	auth AuthConfig
+	deps Dependencies
+	tel  observability.Telemetry
+
+	passwords *passwords
+	sessions  *sessionCache
+	rooms     *roomCache
+	names     *nameCache
+	limits    *limits
+	committer *committer
+	presence  *announcer
+}
+
+// New builds the layer. Both configurations must be valid.
+func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telemetry) (*Logic, error) {
+	limits, err := newLimits(cfg.Rate)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := newSessionCache(deps.Sessions, cfg.SessionCache)
+	if err != nil {
+		return nil, err
+	}
+	rooms, err := newRoomCache(deps.Store, cfg.SessionCache)
+	if err != nil {
+		return nil, err
+	}
+	names, err := newNameCache(deps.Store)
+	if err != nil {
+		return nil, err
+	}
+	m := newMetrics(tel.Metrics)
+	return &Logic{
+		cfg: cfg, auth: auth, deps: deps, tel: tel,
+		passwords: newPasswords(auth.Argon2),
+		sessions:  sessions,
+		rooms:     rooms,
+		names:     names,
+		limits:    limits,
+		committer: newCommitter(cfg.Commit, deps.Store, newPublisher(deps.Store, deps.Publisher, m, tel.Log), m, tel.Log),
+		presence:  newAnnouncer(deps.Presence, deps.Publisher, deps.Nodes, m, tel.Log),
+	}, nil
+}
+
+// Run accepts messages until ctx ends, then stores and publishes what was accepted, and returns.
+func (l *Logic) Run(ctx context.Context) error {
+	if l.cfg.DemoUsers {
+		if err := l.seedDemoUsers(ctx); err != nil {
+			return fmt.Errorf("make the demo users: %w", err)
+		}
+	}
+	var g errgroup.Group
+	g.Go(func() error { l.committer.run(ctx); return nil })
+	g.Go(func() error { l.presence.run(ctx); return nil })
+	g.Go(func() error {
+		return l.deps.Singleton.Hold(ctx, "sweeper", l.committer.publisher.sweep)
+	})
+	return g.Wait()
+}
+
+// demoPassword is known to everybody: the users are made only in a first run bound to loopback.
+const demoPassword = "111111"
+
+// seedDemoUsers makes demo, test and admin in a store that has no users.
+func (l *Logic) seedDemoUsers(ctx context.Context) error {
+	if n, err := l.deps.Store.CountUsers(ctx); err != nil || n > 0 {
+		return err
+	}
+	for _, name := range []string{"demo", "test", "admin"} {
+		hash, err := l.passwords.hash(ctx, demoPassword)
+		if err != nil {
+			return err
+		}
+		if _, err := l.deps.Store.CreateUser(ctx, name, hash, now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// now is the time as it is stored and sent: UTC in whole milliseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

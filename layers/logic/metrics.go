@@ -1,0 +1,41 @@
+package logic
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	accepted      prometheus.Counter
+	duplicates    prometheus.Counter
+	refused       *prometheus.CounterVec
+	published     prometheus.Counter
+	left          prometheus.Counter
+	swept         prometheus.Counter
+	batch         prometheus.Histogram
+	commitSeconds prometheus.Histogram
+	announcements prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	with := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return &metrics{
+		accepted:   counter("gochat_messages_accepted_total", "Messages stored and acknowledged."),
+		duplicates: counter("gochat_messages_duplicate_total", "Sends answered with the receipt of an earlier one with the same clientId."),
+		refused: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "gochat_messages_refused_total", Help: "Sends that were not accepted, by code word."}, []string{"code"}),
+		published: counter("gochat_messages_published_total", "Messages handed to the queue; one that is published again counts again."),
+		left:      counter("gochat_outbox_left_total", "Messages left in the outbox since the queue did not take them when they were committed."),
+		swept:     counter("gochat_outbox_swept_total", "Messages published from the outbox."),
+		batch: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "gochat_commit_batch_messages", Help: "Messages in one commit.",
+			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}}),
+		commitSeconds: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "gochat_commit_seconds", Help: "Duration of one commit.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}}),
+		announcements: counter("gochat_presence_announcements_total", "Frames that told a room who is online."),
+	}
+}

@@ -1,0 +1,252 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gochat/layers/internal/contract"
+)
+
+// publisher hands committed messages to the queue, in the order of the commits.
+//
+// It is in one of two states. Ahead: batches come from memory, straight after their commit. Behind: the queue did
+// not take a batch, or more gathered than is kept; what is added then stays in the outbox alone, and the publisher
+// reads it from there until nothing is left. Only then is it ahead again, so that nothing overtakes.
+type publisher struct {
+	store Store
+	queue Publisher
+	m     *metrics
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu        sync.Mutex
+	gathered  []contract.Outgoing
+	behind    bool
+	added     bool                 // something was left in the outbox since catchUp last looked
+	published []contract.MessageID // rows to delete with the next commit
+}
+
+const (
+	maxGathered    = 16384           // messages kept in memory for a queue that is slow
+	publishBatch   = 500             // messages handed to the queue at once
+	publishTimeout = 5 * time.Second // of one such batch
+	publishPause   = 250 * time.Millisecond
+	idleDelete     = time.Second // published rows go with the next commit, or after this if there is none
+	sweepEvery     = 2 * time.Second
+	sweepAge       = 10 * time.Second // older rows than this are nobody's: their publisher would have caught up
+)
+
+func newPublisher(store Store, queue Publisher, m *metrics, log *slog.Logger) *publisher {
+	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1)}
+}
+
+// add takes a committed batch. It never blocks.
+func (p *publisher) add(batch []contract.Outgoing) {
+	if len(batch) == 0 {
+		return
+	}
+	p.mu.Lock()
+	if !p.behind && len(p.gathered)+len(batch) > maxGathered {
+		// What gathered is in the outbox as well.
+		p.m.left.Add(float64(len(p.gathered)))
+		p.gathered, p.behind = nil, true
+	}
+	if p.behind {
+		p.m.left.Add(float64(len(batch)))
+		p.added = true
+	} else {
+		p.gathered = append(p.gathered, batch...)
+	}
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takePublished answers the outbox rows that may be deleted; returnPublished gives them back if they were not.
+func (p *publisher) takePublished() []contract.MessageID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := p.published
+	p.published = nil
+	return taken
+}
+
+func (p *publisher) returnPublished(ids []contract.MessageID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.published = append(ids, p.published...)
+}
+
+// run publishes until stop is closed and nothing gathered is left, or the queue does not take it: then it stays in
+// the outbox.
+func (p *publisher) run(ctx context.Context, stop <-chan struct{}) {
+	idle := time.NewTicker(idleDelete)
+	defer idle.Stop()
+	for {
+		stopping := false
+		select {
+		case <-p.wake:
+		case <-idle.C:
+		case <-stop:
+			stopping = true
+		}
+		caughtUp := p.publishAll(ctx)
+		if !caughtUp && !stopping {
+			select {
+			case <-time.After(publishPause):
+			case <-stop:
+				stopping = true
+			}
+			select {
+			case p.wake <- struct{}{}:
+			default:
+			}
+		}
+		if caughtUp {
+			p.deletePublished(ctx)
+		}
+		if stopping {
+			return
+		}
+	}
+}
+
+// publishAll publishes all there is. It answers false if the queue, or behind it the store, failed.
+func (p *publisher) publishAll(ctx context.Context) bool {
+	for {
+		p.mu.Lock()
+		behind, batch := p.behind, p.gathered
+		p.gathered = nil
+		p.mu.Unlock()
+		if behind {
+			if !p.catchUp(ctx) {
+				return false
+			}
+			continue
+		}
+		if len(batch) == 0 {
+			return true
+		}
+		for len(batch) > 0 {
+			n := min(len(batch), publishBatch)
+			if err := p.publish(ctx, batch[:n]); err != nil {
+				p.log.Warn("queue does not take messages, they stay in the outbox", "messages", len(batch), "err", err)
+				p.mu.Lock()
+				p.m.left.Add(float64(len(batch) + len(p.gathered)))
+				p.gathered, p.behind = nil, true
+				p.mu.Unlock()
+				return false
+			}
+			p.mu.Lock()
+			for i := range batch[:n] {
+				p.published = append(p.published, batch[i].ID)
+			}
+			p.mu.Unlock()
+			batch = batch[n:]
+		}
+	}
+}
+
+// catchUp publishes the outbox until nothing of it is left, and is then ahead.
+func (p *publisher) catchUp(ctx context.Context) bool {
+	if !p.deletePublished(ctx) { // else they would be published again
+		return false
+	}
+	for {
+		// A batch committed from here on is either in what is read now, or finds the state changed below and
+		// sets added: then it is read again.
+		p.mu.Lock()
+		p.added = false
+		p.mu.Unlock()
+		n, err := p.publishOutbox(ctx, time.Now().Add(time.Hour)) // whatever its age, and whatever the clocks
+		if err != nil {
+			p.log.Debug("outbox not published", "err", err)
+			return false
+		}
+		p.mu.Lock()
+		done := n == 0 && !p.added
+		if done {
+			p.behind = false
+		}
+		p.mu.Unlock()
+		if done {
+			return true
+		}
+	}
+}
+
+// publishOutbox publishes and deletes one batch of rows older than the time, and answers how many.
+func (p *publisher) publishOutbox(ctx context.Context, olderThan time.Time) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	rows, err := p.store.Outbox(ctx, olderThan, publishBatch)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	if err := p.publish(ctx, rows); err != nil {
+		return 0, err
+	}
+	ids := make([]contract.MessageID, len(rows))
+	for i := range rows {
+		ids[i] = rows[i].ID
+	}
+	p.m.swept.Add(float64(len(rows)))
+	return len(rows), p.store.DeleteOutbox(ctx, ids)
+}
+
+func (p *publisher) publish(ctx context.Context, batch []contract.Outgoing) error {
+	items := make([]contract.Item, len(batch))
+	for i := range batch {
+		items[i] = item(batch[i].Key, batch[i].Traceparent, batch[i].Body)
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := p.queue.Publish(ctx, items); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	p.m.published.Add(float64(len(items)))
+	return nil
+}
+
+// deletePublished deletes the rows that no commit took along.
+func (p *publisher) deletePublished(ctx context.Context) bool {
+	ids := p.takePublished()
+	if len(ids) == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := p.store.DeleteOutbox(ctx, ids); err != nil {
+		p.log.Debug("published outbox rows not deleted", "err", err)
+		p.returnPublished(ids)
+		return false
+	}
+	return true
+}
+
+// sweep publishes the rows that processes left behind when they died, until ctx ends.
+func (p *publisher) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		for {
+			n, err := p.publishOutbox(ctx, time.Now().Add(-sweepAge))
+			if err != nil && ctx.Err() == nil {
+				p.log.Warn("outbox not swept", "err", err)
+			}
+			if err != nil || n < publishBatch {
+				break
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

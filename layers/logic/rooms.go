@@ -1,0 +1,158 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+
+	"gochat/layers/internal/contract"
+)
+
+func (l *Logic) CreateRoom(ctx context.Context, r *contract.CreateRoomRequest) (*contract.Room, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkName("name", r.Name, contract.MaxRoomNameBytes); err != nil {
+		return nil, err
+	}
+	if err := l.limits.send(session.User); err != nil {
+		return nil, err
+	}
+	room, err := l.deps.Store.CreateRoom(ctx, r.Name, r.Private, session.User, now())
+	if err != nil {
+		return nil, fmt.Errorf("create room: %w", err)
+	}
+	return &room, nil
+}
+
+func (l *Logic) Rooms(ctx context.Context, r *contract.RoomsRequest) (*contract.RoomsReply, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := page(r.Limit, 50)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Query) > contract.MaxRoomNameBytes {
+		return nil, contract.Errorf(contract.BadRequest, "query: want at most %d bytes", contract.MaxRoomNameBytes)
+	}
+	rooms, more, err := l.deps.Store.Rooms(ctx, session.User, r.Query, r.After, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list rooms: %w", err)
+	}
+	return &contract.RoomsReply{Rooms: rooms, More: more}, nil
+}
+
+// Room is answered from the database: unlike EnterRoom it says whether the caller is a member of a public room.
+func (l *Logic) Room(ctx context.Context, r *contract.RoomRequest) (*contract.Room, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	room, err := l.deps.Store.Room(ctx, r.Room, session.User)
+	if err != nil {
+		return nil, fmt.Errorf("load room: %w", err)
+	}
+	if room.Private && !room.Member {
+		return nil, contract.Errorf(contract.NotFound, "room %d does not exist", r.Room)
+	}
+	return &room, nil
+}
+
+func (l *Logic) JoinRoom(ctx context.Context, r *contract.RoomRequest) (*contract.Empty, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+		return nil, err
+	}
+	if err := l.deps.Store.Join(ctx, r.Room, session.User, now()); err != nil {
+		return nil, fmt.Errorf("join room: %w", err)
+	}
+	return &contract.Empty{}, nil
+}
+
+func (l *Logic) LeaveRoom(ctx context.Context, r *contract.RoomRequest) (*contract.Empty, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	room, err := l.deps.Store.Room(ctx, r.Room, session.User)
+	if err != nil {
+		return nil, fmt.Errorf("load room: %w", err)
+	}
+	if err := l.deps.Store.Leave(ctx, r.Room, session.User); err != nil {
+		return nil, fmt.Errorf("leave room: %w", err)
+	}
+	l.rooms.drop(r.Room, session.User)
+	if room.Private {
+		_, _ = l.deps.Connects.LeaveRoom(ctx, &contract.NodeLeaveRoomRequest{User: session.User, Room: r.Room})
+	}
+	return &contract.Empty{}, nil
+}
+
+func (l *Logic) Members(ctx context.Context, r *contract.MembersRequest) (*contract.MembersReply, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := page(r.Limit, 50)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+		return nil, err
+	}
+	members, more, err := l.deps.Store.Members(ctx, r.Room, r.After, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list members: %w", err)
+	}
+	return &contract.MembersReply{Members: members, More: more}, nil
+}
+
+func (l *Logic) EnterRoom(ctx context.Context, r *contract.RoomRequest) (*contract.Room, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	room, err := l.rooms.enter(ctx, r.Room, session.User)
+	if err != nil {
+		return nil, err
+	}
+	return &room, nil
+}
+
+func (l *Logic) Online(ctx context.Context, r *contract.RoomRequest) (*contract.OnlineReply, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+		return nil, err
+	}
+	return l.presence.online(ctx, r.Room)
+}
+
+func (l *Logic) Announce(ctx context.Context, r *contract.AnnounceRequest) (*contract.Empty, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+		return nil, err
+	}
+	if err := l.limits.send(session.User); err != nil {
+		return nil, err
+	}
+	if err := l.presence.announce(ctx, r.Room, r.Names); err != nil {
+		return nil, fmt.Errorf("announce: %w", err)
+	}
+	return &contract.Empty{}, nil
+}
+
+func (l *Logic) PresenceChanged(_ context.Context, r *contract.PresenceChangedRequest) (*contract.Empty, error) {
+	l.presence.changed(r.Rooms)
+	return &contract.Empty{}, nil
+}

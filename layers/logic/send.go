@@ -1,0 +1,131 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
+)
+
+func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+	receipt, err := l.send(ctx, r)
+	if err != nil {
+		l.committer.m.refused.WithLabelValues(string(contract.CodeOf(err))).Inc()
+	}
+	return receipt, err
+}
+
+func (l *Logic) send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+	session, err := l.sessions.who(ctx, r.Credential)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkText(r); err != nil {
+		return nil, err
+	}
+	if err := l.limits.send(session.User); err != nil {
+		return nil, err
+	}
+	m := contract.Message{From: session.User, FromName: session.Name, Room: r.Room, ClientID: r.ClientID, Text: r.Text}
+	switch {
+	case r.To < 0 || r.Room < 0:
+		return nil, contract.Errorf(contract.BadRequest, "want positive ids")
+	case r.To > 0:
+		m.To = r.To
+		if m.ToName, err = l.names.name(ctx, r.To); err != nil {
+			return nil, err
+		}
+		m.Conversation = contract.DirectConversation(m.From, m.To)
+	default:
+		if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+			return nil, err
+		}
+		m.Conversation = contract.RoomConversation(r.Room)
+	}
+	if m.ID, err = l.deps.IDs.Next(); err != nil {
+		return nil, fmt.Errorf("make message id: %w", err)
+	}
+	m.CreatedAt = now()
+	m.Traceparent = traceparent(ctx)
+	stored, err := l.committer.commit(ctx, m, r.Origin)
+	if err != nil {
+		return nil, err
+	}
+	return &contract.Receipt{
+		ID: stored.ID, Conversation: stored.Conversation, Seq: stored.Seq, CreatedAt: stored.CreatedAt,
+		TraceID: traceID(stored.Traceparent),
+	}, nil
+}
+
+func checkText(r *contract.SendRequest) error {
+	switch {
+	case r.Text == "":
+		return contract.Errorf(contract.BadRequest, "msg: want a text")
+	case !utf8.ValidString(r.Text):
+		return contract.Errorf(contract.BadRequest, "msg: want UTF-8")
+	case len(r.Text) > contract.MaxTextBytes || wire.EncodedTextLen(r.Text) > wire.MaxEncodedText:
+		return contract.Errorf(contract.TooLarge, "msg: want at most %d bytes, fewer if many must be escaped", contract.MaxTextBytes)
+	case len(r.ClientID) > contract.MaxClientIDBytes || !utf8.ValidString(r.ClientID):
+		return contract.Errorf(contract.BadRequest, "clientId: want at most %d bytes of UTF-8", contract.MaxClientIDBytes)
+	}
+	return nil
+}
+
+// traceparent is the W3C trace context of ctx, "" if it has none.
+func traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier[contract.HeaderTraceparent]
+}
+
+// traceID is the 32 hex digits of a traceparent.
+func traceID(traceparent string) string {
+	ctx := propagation.TraceContext{}.Extract(context.Background(),
+		propagation.MapCarrier{contract.HeaderTraceparent: traceparent})
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		return sc.TraceID().String()
+	}
+	return ""
+}
+
+// messageDelivery is the queue item's body for a stored message, its frame encoded here, once.
+func messageDelivery(m *contract.Message, origin contract.ConnID) []byte {
+	d := contract.Delivery{
+		Conversation: m.Conversation, Seq: m.Seq, Message: m.ID, AcceptedAt: time.Now(),
+		Frame: wire.AppendMessage(nil, m),
+	}
+	switch {
+	case !m.Direct():
+		d.Room = m.Room // also to the one who sent it: that is how the seed's clients see their own messages
+	case m.To == m.From:
+		d.Users, d.Except = []contract.UserID{m.From}, origin
+	default:
+		d.Users, d.Except = []contract.UserID{m.To, m.From}, origin
+	}
+	return encode(&d)
+}
+
+// notice is the queue item of something that passes and is not stored.
+func notice(ctx context.Context, d contract.Delivery) contract.Item {
+	d.AcceptedAt = time.Now()
+	return item(string(d.Conversation), traceparent(ctx), encode(&d))
+}
+
+func item(key, traceparent string, body []byte) contract.Item {
+	i := contract.Item{Key: key, Body: body}
+	if traceparent != "" {
+		i.Headers = map[string]string{contract.HeaderTraceparent: traceparent}
+	}
+	return i
+}
+
+func encode(d *contract.Delivery) []byte {
+	b, _ := d.AppendBinary(make([]byte, 0, 64+len(d.Frame))) // documented never to fail
+	return b
+}
