@@ -210,7 +210,6 @@ func (f *frame) number(name string, raw []byte) int64 {
 // talk reads the conversation, which must be there.
 func (f *frame) talk() contract.Conversation {
 	c := contract.Conversation(f.text("conversation", f.conversation, MaxFrame))
-	f.require("conversation", c != "")
 	f.checkName(c)
 	return c
 }

@@ -102,6 +102,8 @@ func TestTraceparent(t *testing.T) {
 		{"zero trace", "00-" + strings.Repeat("0", 32) + "-" + parent + "-01", false},
 		{"zero parent", "00-" + trace + "-" + strings.Repeat("0", 16) + "-01", false},
 		{"not hex", "00-" + strings.Repeat("g", 32) + "-" + parent + "-01", false},
+		{"flags not hex", testTraceparent[:53] + "0x", false},
+		{"version not hex", "x" + testTraceparent[1:], false},
 		{"dash moved", "00-" + trace + parent + "--01", false},
 		{"longer", testTraceparent + "-x", false},
 		{"shorter", testTraceparent[:54], false},
@@ -216,7 +218,8 @@ func TestRoomInfoIsBounded(t *testing.T) {
 			for i := range users {
 				users[i].Name = c.user
 			}
-			frame := AppendRoomInfo([]byte("before"), 1, len(users), users)[len("before"):]
+			before := make([]byte, MaxTCPPacket) // counts for nothing
+			frame := AppendRoomInfo(before, 1, len(users), users)[len(before):]
 			if _, err := AppendTCP(nil, frame); err != nil {
 				t.Fatal(err)
 			}
