@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -64,14 +65,10 @@ func (l *Logic) send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 }
 
 func checkText(r *contract.SendRequest) error {
-	switch {
-	case r.Text == "":
-		return contract.Errorf(contract.BadRequest, "msg: want a text")
-	case !utf8.ValidString(r.Text):
-		return contract.Errorf(contract.BadRequest, "msg: want UTF-8")
-	case len(r.Text) > contract.MaxTextBytes || wire.EncodedTextLen(r.Text) > wire.MaxEncodedText:
-		return contract.Errorf(contract.TooLarge, "msg: want at most %d bytes, fewer if many must be escaped", contract.MaxTextBytes)
-	case len(r.ClientID) > contract.MaxClientIDBytes || !utf8.ValidString(r.ClientID):
+	if err := wire.CheckText(r.Text); err != nil {
+		return err
+	}
+	if len(r.ClientID) > contract.MaxClientIDBytes || !utf8.ValidString(r.ClientID) || strings.Contains(r.ClientID, "\x00") {
 		return contract.Errorf(contract.BadRequest, "clientId: want at most %d bytes of UTF-8", contract.MaxClientIDBytes)
 	}
 	return nil

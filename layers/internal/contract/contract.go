@@ -143,7 +143,7 @@ const (
 	MaxNameBytes     = 64
 	MaxPasswordBytes = 256
 	MaxRoomNameBytes = 64
-	MaxTextBytes     = 16 << 10 // with its envelope below the 32,767 bytes of a tcp packet, whatever must be escaped
+	MaxTextBytes     = 16 << 10 // wire.CheckText allows less to a text that must be escaped, so that it fits a tcp packet
 	MaxClientIDBytes = 64
 	MaxDeviceBytes   = 64
 	MaxPage          = 200 // of history, members, rooms, users
