@@ -334,6 +334,8 @@ func TestShutdownIsBounded(t *testing.T) {
 	defer server.Close()
 	defer close(release)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // so that nothing but Shutdown ends the export
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "3600000")
 	o, err := Setup(t.Context(), traceAll(), io.Discard)
 	if err != nil {
 		t.Fatal(err)
