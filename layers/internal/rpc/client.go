@@ -47,10 +47,21 @@ type caller struct {
 	sweepAt time.Time
 }
 
-func newCaller(service string, cfg Config, peers Peers, tel observability.Telemetry) *caller {
+// Clients makes the clients of one layer, which are seen by its telemetry.
+type Clients struct {
+	cfg Config
+	telemetry
+}
+
+// NewClients is called once for each telemetry.
+func NewClients(cfg Config, tel observability.Telemetry) *Clients {
+	return &Clients{cfg: cfg, telemetry: newTelemetry(tel, "client")}
+}
+
+func (c *Clients) caller(service string, peers Peers) *caller {
 	return &caller{
-		service: service, peers: peers, secret: cfg.Secret, timeout: cfg.Timeout,
-		telemetry: newTelemetry(tel, "client"), conns: make(map[contract.NodeRef]*conn),
+		service: service, peers: peers, secret: c.cfg.Secret, timeout: c.cfg.Timeout,
+		telemetry: c.telemetry, conns: make(map[contract.NodeRef]*conn),
 	}
 }
 

@@ -5,16 +5,13 @@ import (
 	"sync"
 
 	"gochat/layers/internal/contract"
-	"gochat/observability"
 )
 
 // Connect calls connect nodes, each by its name.
 type Connect struct{ *caller }
 
-// NewConnect calls the connect nodes that peers names.
-func NewConnect(cfg Config, peers Peers, tel observability.Telemetry) *Connect {
-	return &Connect{newCaller(serviceConnect, cfg, peers, tel)}
-}
+// Connect calls the connect nodes that peers names.
+func (c *Clients) Connect(peers Peers) *Connect { return &Connect{c.caller(serviceConnect, peers)} }
 
 // Push hands deliveries to one node. It is tried once: the caller knows whether the node still lives.
 func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) (*contract.PushReply, error) {

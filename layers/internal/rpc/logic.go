@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"gochat/layers/internal/contract"
-	"gochat/observability"
 )
 
 var _ contract.Logic = (*Logic)(nil)
@@ -13,10 +12,8 @@ var _ contract.Logic = (*Logic)(nil)
 // to the node that its hash prefers, so that its order is natural.
 type Logic struct{ *caller }
 
-// NewLogic calls the logic nodes that peers names.
-func NewLogic(cfg Config, peers Peers, tel observability.Telemetry) *Logic {
-	return &Logic{newCaller(serviceLogic, cfg, peers, tel)}
-}
+// Logic calls the logic nodes that peers names.
+func (c *Clients) Logic(peers Peers) *Logic { return &Logic{c.caller(serviceLogic, peers)} }
 
 // once and repeat say whether a call that failed on its way is tried again.
 const (

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime/debug"
 	"time"
@@ -31,48 +32,48 @@ type Server struct {
 	listener  net.Listener
 	advertise string
 	rpcx      *server.Server
-	telemetry
+	log       *slog.Logger
 }
 
 // NewServer binds cfg.Listen. Services are added with ServeLogic and ServeConnect, then Run serves them.
-func NewServer(cfg Config, tel observability.Telemetry) (*Server, error) {
+func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for rpc: %w", err)
 	}
-	s := &Server{
+	srv := &Server{
 		listener:  l,
 		advertise: cfg.Advertise,
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
-		telemetry: newTelemetry(tel, "server"),
+		log:       log,
 	}
-	if s.advertise == "" {
-		s.advertise = l.Addr().String()
+	if srv.advertise == "" {
+		srv.advertise = l.Addr().String()
 	}
-	// Digests have one length, so that the comparison says nothing about the secret's.
+	// Digests have one length, so that the comparison says nothing about the secret'srv.
 	want := sha256.Sum256([]byte(cfg.Secret))
-	s.rpcx.AuthFunc = func(_ context.Context, _ *protocol.Message, token string) error {
+	srv.rpcx.AuthFunc = func(_ context.Context, _ *protocol.Message, token string) error {
 		got := sha256.Sum256([]byte(token))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			return errors.New("peer is not authenticated")
 		}
 		return nil
 	}
-	s.rpcx.HandleServiceError = func(err error) { s.log.Debug("rpc request refused", "err", err) }
-	return s, nil
+	srv.rpcx.HandleServiceError = func(err error) { srv.log.Debug("rpc request refused", "err", err) }
+	return srv, nil
 }
 
 // Addr is the address under which others reach this server.
-func (s *Server) Addr() string { return s.advertise }
+func (srv *Server) Addr() string { return srv.advertise }
 
 // Close releases the port of a server that will not be run.
-func (s *Server) Close() error { return s.listener.Close() }
+func (srv *Server) Close() error { return srv.listener.Close() }
 
 // Run serves until ctx ends, then lets the calls in flight finish, for drain at most.
-func (s *Server) Run(ctx context.Context, drain time.Duration) error {
+func (srv *Server) Run(ctx context.Context, drain time.Duration) error {
 	served := make(chan error, 1)
 	// The network's name keeps rpcx from putting its HTTP and JSON-RPC gateways before the listener.
-	go func() { served <- s.rpcx.ServeListener("rpcx", s.listener) }()
+	go func() { served <- srv.rpcx.ServeListener("rpcx", srv.listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve rpc: %w", err)
@@ -80,7 +81,7 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
-	err := s.rpcx.Shutdown(bounded)
+	err := srv.rpcx.Shutdown(bounded)
 	if serveErr := <-served; !errors.Is(serveErr, server.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
@@ -90,9 +91,16 @@ func (s *Server) Run(ctx context.Context, drain time.Duration) error {
 	return nil
 }
 
+// service is one layer as it is served, seen by that layer's telemetry.
+type service struct {
+	name string
+	rpcx *server.Server
+	telemetry
+}
+
 // handle registers one method of a service.
-func handle[A, R any](s *Server, service, method string, f func(context.Context, *A) (*R, error)) error {
-	name := service + "/" + method
+func handle[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
+	name := s.name + "/" + method
 	answer := func(ctx context.Context, arg *A, reply *Reply[R]) error {
 		metadata, _ := ctx.Value(share.ReqMetaDataKey).(map[string]string)
 		ctx = s.propagator.Extract(ctx, propagation.MapCarrier(metadata))
@@ -100,7 +108,7 @@ func handle[A, R any](s *Server, service, method string, f func(context.Context,
 		defer span.End()
 		start := time.Now()
 		value, err := safely(ctx, arg, f)
-		s.seconds.WithLabelValues(service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+		s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
 		reply.Value, reply.Err = value, contract.AsError(err)
 		// What the client does not get to see is said here; the rest is the caller's to log.
 		if reply.Err != nil && reply.Err.Code == contract.Internal {
@@ -108,7 +116,7 @@ func handle[A, R any](s *Server, service, method string, f func(context.Context,
 		}
 		return nil
 	}
-	if err := s.rpcx.RegisterFunctionName(service, method, answer, ""); err != nil {
+	if err := s.rpcx.RegisterFunctionName(s.name, method, answer, ""); err != nil {
 		return fmt.Errorf("register %s: %w", name, err)
 	}
 	return nil
@@ -125,41 +133,43 @@ func safely[A, R any](ctx context.Context, arg *A, f func(context.Context, *A) (
 }
 
 // ServeLogic answers contract.Logic with l.
-func (s *Server) ServeLogic(l contract.Logic) error {
+func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) error {
+	s := &service{serviceLogic, srv.rpcx, newTelemetry(tel, "server")}
 	return errors.Join(
-		handle(s, serviceLogic, "Register", l.Register),
-		handle(s, serviceLogic, "Login", l.Login),
-		handle(s, serviceLogic, "Logout", l.Logout),
-		handle(s, serviceLogic, "Authenticate", l.Authenticate),
-		handle(s, serviceLogic, "Sessions", l.Sessions),
-		handle(s, serviceLogic, "EndSessions", l.EndSessions),
-		handle(s, serviceLogic, "CheckSessions", l.CheckSessions),
-		handle(s, serviceLogic, "ForgetSessions", l.ForgetSessions),
-		handle(s, serviceLogic, "FindUsers", l.FindUsers),
-		handle(s, serviceLogic, "CreateRoom", l.CreateRoom),
-		handle(s, serviceLogic, "Rooms", l.Rooms),
-		handle(s, serviceLogic, "Room", l.Room),
-		handle(s, serviceLogic, "JoinRoom", l.JoinRoom),
-		handle(s, serviceLogic, "LeaveRoom", l.LeaveRoom),
-		handle(s, serviceLogic, "Members", l.Members),
-		handle(s, serviceLogic, "EnterRoom", l.EnterRoom),
-		handle(s, serviceLogic, "Online", l.Online),
-		handle(s, serviceLogic, "Announce", l.Announce),
-		handle(s, serviceLogic, "PresenceChanged", l.PresenceChanged),
-		handle(s, serviceLogic, "Send", l.Send),
-		handle(s, serviceLogic, "History", l.History),
-		handle(s, serviceLogic, "Heads", l.Heads),
-		handle(s, serviceLogic, "Inbox", l.Inbox),
-		handle(s, serviceLogic, "MarkRead", l.MarkRead),
-		handle(s, serviceLogic, "Typing", l.Typing),
+		handle(s, "Register", l.Register),
+		handle(s, "Login", l.Login),
+		handle(s, "Logout", l.Logout),
+		handle(s, "Authenticate", l.Authenticate),
+		handle(s, "Sessions", l.Sessions),
+		handle(s, "EndSessions", l.EndSessions),
+		handle(s, "CheckSessions", l.CheckSessions),
+		handle(s, "ForgetSessions", l.ForgetSessions),
+		handle(s, "FindUsers", l.FindUsers),
+		handle(s, "CreateRoom", l.CreateRoom),
+		handle(s, "Rooms", l.Rooms),
+		handle(s, "Room", l.Room),
+		handle(s, "JoinRoom", l.JoinRoom),
+		handle(s, "LeaveRoom", l.LeaveRoom),
+		handle(s, "Members", l.Members),
+		handle(s, "EnterRoom", l.EnterRoom),
+		handle(s, "Online", l.Online),
+		handle(s, "Announce", l.Announce),
+		handle(s, "PresenceChanged", l.PresenceChanged),
+		handle(s, "Send", l.Send),
+		handle(s, "History", l.History),
+		handle(s, "Heads", l.Heads),
+		handle(s, "Inbox", l.Inbox),
+		handle(s, "MarkRead", l.MarkRead),
+		handle(s, "Typing", l.Typing),
 	)
 }
 
 // ServeConnect answers contract.Connect with c.
-func (s *Server) ServeConnect(c contract.Connect) error {
+func (srv *Server) ServeConnect(c contract.Connect, tel observability.Telemetry) error {
+	s := &service{serviceConnect, srv.rpcx, newTelemetry(tel, "server")}
 	return errors.Join(
-		handle(s, serviceConnect, "Push", c.Push),
-		handle(s, serviceConnect, "CloseSessions", c.CloseSessions),
-		handle(s, serviceConnect, "LeaveRoom", c.LeaveRoom),
+		handle(s, "Push", c.Push),
+		handle(s, "CloseSessions", c.CloseSessions),
+		handle(s, "LeaveRoom", c.LeaveRoom),
 	)
 }
