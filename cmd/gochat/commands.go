@@ -1,0 +1,273 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"gochat/layers"
+)
+
+// configVariable names the configuration file where no flag does.
+const configVariable = "GOCHAT_CONFIG"
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "gochat",
+		Short:         "Instant messaging in five layers: api, logic, connect, task, site",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(os.Stdout)
+	root.PersistentFlags().String("config", "", "TOML file with settings (or "+configVariable+")")
+	root.PersistentFlags().StringArray("set", nil, "one setting as KEY=VALUE; may be given several times")
+	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), versionCommand())
+	return root
+}
+
+// load lays the file, the environment and the flags over cfg.
+func load(cmd *cobra.Command, cfg *layers.Config, flags map[string]string) error {
+	from := layers.Sources{Flags: flags}
+	from.File, _ = cmd.Flags().GetString("config") // declared on the root
+	for _, variable := range os.Environ() {
+		if file, ok := strings.CutPrefix(variable, configVariable+"="); !ok {
+			from.Environ = append(from.Environ, variable)
+		} else if from.File == "" {
+			from.File = file
+		}
+	}
+	settings, _ := cmd.Flags().GetStringArray("set") // declared on the root
+	for _, setting := range settings {
+		key, value, ok := strings.Cut(setting, "=")
+		if !ok {
+			return fmt.Errorf("flag --set %q: want KEY=VALUE", setting)
+		}
+		from.Flags[key] = value
+	}
+	return layers.Load(cfg, from)
+}
+
+// portFlags are the flags of up that stand for the port of one listener.
+var portFlags = []struct{ flag, key, help string }{
+	{"site-port", "site.listen", "port of the page"},
+	{"api-port", "api.listen", "port of the REST API"},
+	{"websocket-port", "connect.websocket.listen", "port of the websocket"},
+	{"tcp-ports", "connect.tcp.listen", "ports of the tcp sockets, separated by commas"},
+	{"admin-port", "admin.listen", "port of metrics, health and pprof"},
+	{"rpc-port", "rpc.listen", "port between layers"},
+}
+
+func upCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run all layers in one process, with all they need",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := layers.UpDefaults()
+			if err := load(cmd, &cfg, listenFlags(cmd.Flags(), cfg)); err != nil {
+				return err
+			}
+			dir, _ := cmd.Flags().GetString("data-dir") // declared below
+			return layers.Up(cmd.Context(), cfg, layers.UpOptions{DataDir: dir, Options: layers.Options{
+				Log: cmd.ErrOrStderr(), Ready: func(a layers.Addresses) { printAddresses(cmd.OutOrStdout(), a) },
+			}})
+		},
+	}
+	cmd.Flags().String("data-dir", "data", "where users, rooms and messages are kept")
+	cmd.Flags().String("listen-host", "127.0.0.1", "address on which every listener but admin and rpc is bound")
+	for _, p := range portFlags {
+		cmd.Flags().String(p.flag, "", p.help+"; 0 takes a free one")
+	}
+	return cmd
+}
+
+// listenFlags turns the host and port flags that were given into settings.
+func listenFlags(flags *pflag.FlagSet, cfg layers.Config) map[string]string {
+	settings := make(map[string]string)
+	host, _ := flags.GetString("listen-host") // declared by up
+	for _, p := range portFlags {
+		at := map[string]string{
+			"site.listen": cfg.Site.Listen, "api.listen": cfg.API.Listen, "connect.websocket.listen": cfg.Connect.WebSocket.Listen,
+			"connect.tcp.listen": strings.Join(cfg.Connect.TCP.Listen, ","), "admin.listen": cfg.Admin.Listen, "rpc.listen": cfg.RPC.Listen,
+		}[p.key]
+		public := p.key != "admin.listen" && p.key != "rpc.listen"
+		if !flags.Changed(p.flag) && (!public || !flags.Changed("listen-host")) {
+			continue
+		}
+		ports, _ := flags.GetString(p.flag) // declared by up
+		var listens []string
+		for i, listen := range strings.Split(at, ",") {
+			defaultHost, port, _ := net.SplitHostPort(listen) // the default is well formed
+			if flags.Changed(p.flag) && i > 0 {
+				break
+			}
+			if public {
+				defaultHost = host
+			}
+			for _, given := range strings.Split(ports, ",") {
+				if given == "" {
+					given = port
+				}
+				listens = append(listens, net.JoinHostPort(defaultHost, given))
+			}
+		}
+		settings[p.key] = strings.Join(listens, ",")
+	}
+	return settings
+}
+
+func printAddresses(w io.Writer, a layers.Addresses) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, address ...any) {
+		fmt.Fprintf(t, "  %s\t"+format+"\n", append([]any{name}, address...)...)
+	}
+	fmt.Fprintln(t, "gochat is ready")
+	if a.Page != "" {
+		line("page", "http://%s/", a.Page)
+	}
+	if a.API != "" {
+		line("API", "http://%s/  (described at /v1/openapi.json)", a.API)
+	}
+	if a.WebSocket != "" {
+		line("websocket", "ws://%s/ws", a.WebSocket)
+		line("tcp", "%s", strings.Join(a.TCP, ", "))
+	}
+	line("admin", "http://%s/  (metrics, healthz, readyz, debug/pprof)", a.Admin)
+	if a.DemoUsers {
+		line("users", "demo, test, admin with password 111111")
+	}
+	_ = t.Flush() // a closed terminal is no reason to end
+}
+
+func runCommand() *cobra.Command {
+	var chosen []string
+	cmd := &cobra.Command{
+		Use:   "run --layers LAYER,…",
+		Short: "Run some layers in one process, on an etcd, a Redis and a database that are there",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := layers.Defaults()
+			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+				return err
+			}
+			return layers.Run(cmd.Context(), cfg, layers.Options{
+				Layers: chosen, Log: cmd.ErrOrStderr(), Ready: func(a layers.Addresses) { printAddresses(cmd.OutOrStdout(), a) },
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&chosen, "layers", nil, "some of "+strings.Join(layers.All(), ", "))
+	return cmd
+}
+
+func migrateCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "migrate", Short: "Change the database's schema: up, down, status"}
+	with := func(use, short string, do func(*cobra.Command, layers.Config) error) {
+		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := layers.Defaults()
+			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+				return err
+			}
+			if cfg.Database.URL == "" {
+				return errors.New("database.url: not set")
+			}
+			return do(cmd, cfg)
+		}})
+	}
+	with("up", "Apply every migration that is missing", func(cmd *cobra.Command, cfg layers.Config) error {
+		applied, err := layers.MigrateUp(cmd.Context(), cfg)
+		for _, name := range applied {
+			cmd.Println("applied", name)
+		}
+		if err == nil && len(applied) == 0 {
+			cmd.Println("nothing to apply")
+		}
+		return err
+	})
+	with("down", "Take back the last migration", func(cmd *cobra.Command, cfg layers.Config) error {
+		reverted, err := layers.MigrateDown(cmd.Context(), cfg)
+		switch {
+		case err != nil:
+			return err
+		case reverted == "":
+			cmd.Println("nothing to take back")
+		default:
+			cmd.Println("took back", reverted)
+		}
+		return nil
+	})
+	with("status", "List the migrations", func(cmd *cobra.Command, cfg layers.Config) error {
+		states, err := layers.MigrateStatus(cmd.Context(), cfg)
+		for _, s := range states {
+			at := "pending"
+			if !s.AppliedAt.IsZero() {
+				at = s.AppliedAt.UTC().Format(time.RFC3339)
+			}
+			cmd.Println(s.Name, at)
+		}
+		return err
+	})
+	return cmd
+}
+
+func configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the configuration in effect, without secrets",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := layers.Defaults()
+			if up, _ := cmd.Flags().GetBool("up"); up { // declared below
+				cfg = layers.UpDefaults()
+			}
+			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+				return err
+			}
+			if keys, _ := cmd.Flags().GetBool("keys"); keys { // declared below
+				return printKeys(cmd.OutOrStdout(), cfg)
+			}
+			values := layers.Redacted(cfg)
+			names := make([]string, 0, len(values))
+			for name := range values {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			for _, name := range names {
+				value, err := json.Marshal(values[name])
+				if err != nil {
+					return fmt.Errorf("print %s: %w", name, err)
+				}
+				cmd.Printf("%s = %s\n", name, value)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Bool("keys", false, "print every key with its variable, type and meaning instead")
+	cmd.Flags().Bool("up", false, "start from the defaults of up instead of run")
+	return cmd
+}
+
+func printKeys(w io.Writer, cfg layers.Config) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "KEY\tENVIRONMENT\tTYPE\tDEFAULT\tMEANING")
+	for _, k := range layers.Keys(cfg) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\n", k.Name, k.Env, k.Type, k.Default, k.Doc)
+	}
+	return t.Flush()
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(cmd *cobra.Command, _ []string) {
+		cmd.Println("gochat", version, runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+	}}
+}

@@ -1,0 +1,193 @@
+// Package layers puts the layers together: their configuration, the order in which they start, and the reverse
+// order in which they stop. One process runs any set of them; `gochat up` runs all, on dependencies that live in
+// the process.
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"gochat/layers/api"
+	"gochat/layers/connect"
+	"gochat/layers/internal/config"
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/discovery"
+	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/rpc"
+	"gochat/layers/internal/session"
+	"gochat/layers/internal/store"
+	"gochat/layers/logic"
+	"gochat/layers/site"
+	"gochat/layers/task"
+	"gochat/observability"
+)
+
+// Config is the configuration of a process, composed of each part's own. Parts that no layer of the process needs
+// may stay empty.
+type Config struct {
+	API      api.Config       `koanf:"api"`
+	Site     site.Config      `koanf:"site"`
+	Admin    AdminConfig      `koanf:"admin"`
+	Connect  connect.Config   `koanf:"connect"`
+	Logic    logic.Config     `koanf:"logic"`
+	Auth     logic.AuthConfig `koanf:"auth"`
+	Task     task.Config      `koanf:"task"`
+	RPC      rpc.Config       `koanf:"rpc"`
+	Etcd     discovery.Config `koanf:"etcd"`
+	Redis    session.Config   `koanf:"redis"`
+	Database store.Config     `koanf:"database"`
+	Queue    QueueConfig      `koanf:"queue"`
+
+	Log   observability.LogConfig   `koanf:"log"`
+	Trace observability.TraceConfig `koanf:"trace"`
+}
+
+// AdminConfig is where the process answers its operators.
+type AdminConfig struct {
+	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
+}
+
+// QueueConfig is how deliveries travel from logic to task.
+type QueueConfig struct {
+	Driver     string        `koanf:"driver" doc:"redis"`
+	URL        string        `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db; empty takes the redis section's servers"`
+	Partitions int           `koanf:"partitions" doc:"how many ordered parts; the same in every process, never changed while items wait"`
+	MaxItems   int           `koanf:"max_items" doc:"items that may wait in one partition"`
+	Batch      int           `koanf:"batch" doc:"items that are handed over at once"`
+	Drain      time.Duration `koanf:"drain" doc:"for what is being handed over when the process stops"`
+}
+
+// DriverRedis is the queue driver on Redis Streams.
+const DriverRedis = "redis"
+
+// Validate reports what may not be.
+func (c QueueConfig) Validate() error {
+	if c.Driver != DriverRedis {
+		return config.Invalid("driver", c.Driver, DriverRedis)
+	}
+	if c.URL != "" {
+		if u, err := url.Parse(c.URL); err != nil || u.Scheme != "redis" || u.Host == "" {
+			return config.Invalid("url", "(not shown)", "redis://user:password@host:port/db")
+		}
+	}
+	redis := c.redis(session.Config{Addrs: []string{"host:1"}})
+	return redis.Validate()
+}
+
+// redis is the driver's configuration: the queue's own server, or the one that keeps the sessions.
+func (c QueueConfig) redis(shared session.Config) queueredis.Config {
+	r := queueredis.Config{
+		Addrs: shared.Addrs, MasterName: shared.Master, Username: shared.Username, Password: shared.Password, DB: shared.DB,
+		Partitions: c.Partitions, MaxItems: c.MaxItems, Batch: c.Batch, Drain: c.Drain,
+	}
+	if u, err := url.Parse(c.URL); err == nil && c.URL != "" {
+		password, _ := u.User.Password()
+		r.Addrs, r.MasterName = strings.Split(u.Host, ","), ""
+		r.Username, r.Password = u.User.Username(), password
+		r.DB = 0
+		_, _ = fmt.Sscanf(strings.Trim(u.Path, "/"), "%d", &r.DB) // no number is database 0
+	}
+	return r
+}
+
+// Defaults is the configuration that `gochat run` starts from.
+func Defaults() Config {
+	q := queueredis.DefaultConfig()
+	seen := observability.DefaultConfig()
+	return Config{
+		API:     api.Defaults(),
+		Site:    site.Defaults(),
+		Admin:   AdminConfig{Listen: "127.0.0.1:9100"},
+		Connect: connect.Defaults(),
+		Logic:   logic.Defaults(),
+		Auth:    logic.AuthDefaults(),
+		Task:    task.Defaults(),
+		RPC:     rpc.Defaults(),
+		Etcd:    discovery.Defaults(),
+		Redis:   session.Defaults(),
+		Queue:   QueueConfig{Driver: DriverRedis, Partitions: q.Partitions, MaxItems: q.MaxItems, Batch: q.Batch, Drain: q.Drain},
+		Log:     seen.Log,
+		Trace:   seen.Trace,
+	}
+}
+
+// UpDefaults is the configuration that `gochat up` starts from: every message is traced.
+func UpDefaults() Config {
+	cfg := Defaults()
+	cfg.Trace.SampleRatio = 1
+	return cfg
+}
+
+// Sources are where settings come from, in ascending precedence: a TOML file, GOCHAT_ environment variables
+// ("NAME=value"), and flags by their dotted key.
+type Sources = config.Sources
+
+// Key describes one setting.
+type Key = config.Key
+
+// Load lays the sources over cfg. On an error, which names every fault with its source, cfg is unchanged.
+func Load(cfg *Config, from Sources) error { return config.Load(cfg, from) }
+
+// Keys describes every setting, with the values of cfg as defaults.
+func Keys(cfg Config) []Key { return config.Keys(cfg) }
+
+// Redacted is the configuration by dotted key, without its secrets.
+func Redacted(cfg Config) map[string]any { return config.Redacted(cfg) }
+
+// All are the layers in the order in which they start.
+func All() []string {
+	return []string{contract.LayerLogic, contract.LayerConnect, contract.LayerTask, contract.LayerAPI, contract.LayerSite}
+}
+
+// needs are the settings without which a layer cannot work.
+func needs(layer string) []string {
+	switch layer {
+	case contract.LayerLogic:
+		return []string{"etcd.endpoints", "rpc.secret", "redis.addrs", "database.url"}
+	case contract.LayerConnect, contract.LayerTask:
+		return []string{"etcd.endpoints", "rpc.secret", "redis.addrs"}
+	case contract.LayerAPI:
+		return []string{"etcd.endpoints", "rpc.secret"}
+	}
+	return nil
+}
+
+// check reports layers that do not exist and settings without which those given cannot work.
+func (c Config) check(chosen []string) error {
+	if len(chosen) == 0 {
+		return errors.New("layers: want one or more of " + strings.Join(All(), ", "))
+	}
+	set := map[string]bool{
+		"etcd.endpoints": len(c.Etcd.Endpoints) > 0,
+		"rpc.secret":     c.RPC.Secret != "",
+		"redis.addrs":    len(c.Redis.Addrs) > 0,
+		"database.url":   c.Database.URL != "",
+	}
+	var errs []error
+	for _, layer := range chosen {
+		if !slices.Contains(All(), layer) {
+			errs = append(errs, fmt.Errorf("layers: %q is none; want some of %s", layer, strings.Join(All(), ", ")))
+		}
+		for _, key := range needs(layer) {
+			if !set[key] {
+				errs = append(errs, fmt.Errorf("%s: not set, and %s needs it", key, layer))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// onLoopback reports whether nothing of this process can be reached from another machine.
+func (c Config) onLoopback() bool {
+	listens := append([]string{c.API.Listen, c.Site.Listen, c.Admin.Listen, c.Connect.WebSocket.Listen, c.RPC.Listen}, c.Connect.TCP.Listen...)
+	return !slices.ContainsFunc(listens, func(listen string) bool {
+		host, _, err := net.SplitHostPort(listen)
+		ip := net.ParseIP(host)
+		return err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback())
+	})
+}
