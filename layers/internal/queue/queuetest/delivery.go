@@ -92,9 +92,8 @@ func testIndependence(t *testing.T, h Harness) {
 	stuck, free := h.keyIn(0), h.keyIn(1)
 	entered, release, passed := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var enter, pass sync.Once
-	defer sync.OnceFunc(func() { close(release) })()
+	defer close(release) // before the cleanup that stops the consumer and waits for its handlers
 	q := h.open(t)
-	// Registered before the cleanup that stops the consumer can run, since that waits for the handler.
 	consume(t, h.open(t), func(ctx context.Context, items []queue.Item) error {
 		if items[0].Key == stuck {
 			enter.Do(func() { close(entered) })
@@ -125,8 +124,8 @@ func testHandlerError(t *testing.T, h Harness) {
 		n := len(calls)
 		mu.Unlock()
 		if n == 1 {
-			publish := numbered(key, 11, 20) // newer ones are there when the old ones are due again
-			if err := q.Publish(ctx, publish); err != nil {
+			// Newer ones are there when the old ones are due again.
+			if err := q.Publish(ctx, numbered(key, 11, 20)); err != nil {
 				t.Errorf("publish: %v", err)
 			}
 		}

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"testing"
+	"time"
 
 	"gochat/layers/internal/embedded"
 	"gochat/layers/internal/queue"
@@ -16,6 +17,7 @@ const partitions, bound = 4, 2500
 func config(addrs ...string) redis.Config {
 	cfg := redis.DefaultConfig()
 	cfg.Addrs, cfg.Partitions, cfg.MaxItems, cfg.Batch = addrs, partitions, bound, 32
+	cfg.Drain = 3 * time.Second
 	return cfg
 }
 
