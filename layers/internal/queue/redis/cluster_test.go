@@ -18,39 +18,42 @@ import (
 )
 
 func TestRedisCluster(t *testing.T) {
-	const nodes, slots = 3, 16384
+	nodes := cluster(t, 3)
 	queuetest.Exercise(t, func(t *testing.T) queuetest.Harness {
-		var addrs []string
-		var clients []*goredis.Client
-		for i := range nodes {
-			// The default port of the bus is 10,000 above the port, which may not exist.
-			bus, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, _ := net.SplitHostPort(bus.Addr().String())
-			_ = bus.Close()
-			server := testdeps.Redis(t, "--cluster-enabled", "yes", "--cluster-port", port)
-			client := connect(t, server.Addr())
-			must(t, client.ClusterAddSlotsRange(t.Context(), i*slots/nodes, (i+1)*slots/nodes-1).Err())
-			must(t, client.Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
-			if i > 0 {
-				host, first, _ := net.SplitHostPort(addrs[0])
-				firstBus, err := clients[0].ConfigGet(t.Context(), "cluster-port").Result()
-				must(t, err)
-				must(t, client.Do(t.Context(), "cluster", "meet", host, first, firstBus["cluster-port"]).Err())
-			}
-			addrs, clients = append(addrs, server.Addr()), append(clients, client)
+		for _, n := range nodes {
+			must(t, n.FlushAll(t.Context()).Err())
 		}
-		for _, c := range clients {
-			eventually(t, "every node sees the whole cluster", func() bool {
-				info, err := c.ClusterInfo(t.Context()).Result()
-				return err == nil && strings.Contains(info, "cluster_state:ok") &&
-					strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", nodes))
-			})
-		}
-		return harness(config(addrs[:2]...))
+		return harness(config(nodes[0].Options().Addr, nodes[1].Options().Addr))
 	})
+}
+
+// cluster starts as many masters, each with its part of the slots.
+func cluster(t *testing.T, size int) []*goredis.Client {
+	const slots = 16384
+	var nodes []*goredis.Client
+	for i := range size {
+		// The bus is usually 10,000 above the port, where there may be no port.
+		bus, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		_, busPort, _ := net.SplitHostPort(bus.Addr().String())
+		must(t, bus.Close())
+		node := connect(t, testdeps.Redis(t, "--cluster-enabled", "yes", "--cluster-port", busPort).Addr())
+		must(t, node.ClusterAddSlotsRange(t.Context(), i*slots/size, (i+1)*slots/size-1).Err())
+		must(t, node.Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
+		host, port, _ := net.SplitHostPort(node.Options().Addr)
+		for _, other := range nodes {
+			must(t, other.Do(t.Context(), "cluster", "meet", host, port, busPort).Err())
+		}
+		nodes = append(nodes, node)
+	}
+	for _, n := range nodes {
+		eventually(t, "every node sees the whole cluster", func() bool {
+			info, err := n.ClusterInfo(t.Context()).Result()
+			return err == nil && strings.Contains(info, "cluster_state:ok") &&
+				strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", size))
+		})
+	}
+	return nodes
 }
 
 func TestSentinelFailover(t *testing.T) {

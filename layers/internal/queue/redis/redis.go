@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,7 @@ func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Q
 		redelivered: make([]atomic.Int64, cfg.Partitions),
 		owned:       make(map[int]error),
 		client: goredis.NewUniversalClient(&goredis.UniversalOptions{
-			Addrs:      cfg.Addrs,
+			Addrs:      slices.Clone(cfg.Addrs), // a Cluster client appends to it
 			MasterName: cfg.MasterName,
 			Username:   cfg.Username,
 			Password:   cfg.Password,
