@@ -1,0 +1,95 @@
+// Package queue is the seam between logic, which publishes deliveries, and task, which consumes them.
+//
+// Every driver promises the same, and queuetest.Exercise holds it to that:
+//
+//   - At least once. What Publish has accepted is handed to a handler until a handler has returned nil for it. A
+//     consumer that dies leaves what it held to the next owner of the partition.
+//   - In order within a key. Items of one key are in one partition; a partition has one reader, which hands its items
+//     over in the order they arrived and goes back to the oldest unacknowledged one after any failure. An item may
+//     come twice, but never before one of the same key that was published earlier has been acknowledged.
+//   - Bounded. A partition that holds as many items as it may refuses more with ErrFull.
+//   - Patient. A broker that goes away, comes back, or comes back empty needs no restart of gochat.
+//
+// Order across a change of owner rests on Ownership: where two instances hold a partition at once, both may hand
+// over the same items.
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrFull says that a partition has reached its bound. Nothing was added to that partition; publish again later.
+var ErrFull = errors.New("queue partition is full")
+
+// Item is one unit of work. Key, Headers and Body may hold any bytes.
+type Item struct {
+	Key     string // items of one key keep their order
+	Headers map[string]string
+	Body    []byte
+
+	// Attempt and EnqueuedAt are set on consume and ignored on publish.
+	Attempt    int       // 1 at first; higher if the item was, or may have been, handed over before
+	EnqueuedAt time.Time // by the broker's clock; zero if the driver does not know
+}
+
+// Handler takes items of one partition, in order. Nil acknowledges them all. An error acknowledges none: they are
+// handed over again after a pause, in order, before anything newer of that partition. Calls for one partition
+// never overlap, calls for different partitions do. The items belong to the handler.
+//
+// The handler's ctx outlives Consume's, so that work in flight can be finished, and ends when the driver's bound
+// on draining has passed. It carries the values of the ctx that Ownership gave.
+type Handler func(ctx context.Context, items []Item) error
+
+// Queue is one instance's access to the queue. All methods may be called concurrently, Consume once at a time.
+type Queue interface {
+	// Publish returns nil once the queue holds every item. After an error any subset may be held, and what is held
+	// keeps its order within each key; publishing all of them again is safe for receivers that drop what they have.
+	// The error wraps ErrFull if a partition was full. It blocks no longer than ctx allows and keeps no reference
+	// to the items.
+	Publish(ctx context.Context, items []Item) error
+	// Consume hands items to h until ctx ends. Then it reads no more, lets the handlers in flight finish within the
+	// driver's bound, acknowledges what they did, and returns nil. It survives the loss of the broker, which shows
+	// in the log, the metrics and Ping. An error means that it could not go on.
+	Consume(ctx context.Context, h Handler) error
+	// Stats answers for every partition, in order.
+	Stats(ctx context.Context) (Stats, error)
+	// Ping says why the queue cannot do its work now, nil if it can.
+	Ping(ctx context.Context) error
+	// Close releases the connections. Call it after Consume has returned: before, it has the effect of a crash, and
+	// what handlers hold stays unacknowledged.
+	Close() error
+}
+
+// Stats is what the queue holds.
+type Stats struct{ Partitions []PartitionStats }
+
+// PartitionStats is what one partition holds.
+type PartitionStats struct {
+	Partition   int
+	Depth       int64         // items not acknowledged, those handed over included
+	Pending     int64         // of these, items read by a consumer
+	OldestAge   time.Duration // how long the oldest has waited; 0 if there is none
+	Redelivered int64         // items this instance has got with Attempt > 1 since it was made
+}
+
+// Ownership decides which instance reads which partition.
+type Ownership interface {
+	// Run calls own(ctx, p) in a goroutine for each partition p in [0,n) that this instance comes to own. The ctx
+	// ends when the partition must be given up, and the partition is released only after own has returned. Run
+	// returns after ctx has ended and every own has returned.
+	Run(ctx context.Context, n int, own func(ctx context.Context, p int) error) error
+}
+
+// Partition is the partition in [0,n) of a key: FNV-1a of 64 bits, its halves folded together by xor, modulo n.
+// Every publisher must agree on it, so it never changes. n must be positive.
+func Partition(key string, n int) int {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * prime
+	}
+	// The low bits of FNV depend on the low bits of the input alone: fold the high ones in.
+	return int((h ^ h>>32) % uint64(n))
+}

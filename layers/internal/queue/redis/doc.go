@@ -1,0 +1,31 @@
+// Package redis keeps the queue in Redis Streams: Redis 7.0 or later, alone, behind Sentinels, or as a Cluster.
+//
+// Partition p is the stream "gochat:deliveries:{p}"; the braces are its Cluster hash tag. A script appends a batch to
+// it as a whole or not at all. Its only consumer group is "task", in which every reader is the consumer "owner":
+// ownership is exclusive, so what an earlier owner has read and not acknowledged is simply the new owner's own, no
+// claiming is needed, and no names of dead processes pile up. Acknowledged items are deleted in the same transaction,
+// so a stream holds what is undelivered, and its length is the depth.
+//
+// One partition is read like this, over and over:
+//
+//	pending  read what is read but not acknowledged, oldest first; if there is something, go to handle
+//	new      wait up to half a second for new items; if none came, go to pending
+//	handle   call the handler; on an error pause, go to pending
+//	ack      acknowledge and delete, until it succeeds; go to pending
+//
+// There is no other state. Each failure, and each takeover, ends in pending, and new items are read only when nothing
+// older is left. Asking for pending items each time costs a round trip a batch and finds what a paused process, that
+// has lost its ownership without knowing, has read away.
+//
+// A read of new items is never repeated by the client: if the first reply was lost, a second read would skip what was
+// in it. Everything else is repeated a few times. A publish that is repeated may add a batch twice, one after the
+// other, which keeps the order of first arrivals.
+//
+// A blocked read holds a connection for each partition. A partition has one owner, so that is Partitions connections
+// over all processes together. In exchange, partitions do not wait for each other, and a Cluster, in which one read
+// cannot span slots, needs no other code.
+//
+// What Redis loses (no append-only file, an asynchronous failover, a wipe) is lost here. The group is made again as
+// soon as it is missed, from the stream's beginning, so nothing published in between is passed over. The outbox
+// and the repair of conversations make up for what is gone.
+package redis

@@ -1,0 +1,154 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"gochat/layers/internal/queue"
+	"gochat/observability"
+)
+
+const (
+	group    = "task"
+	consumer = "owner"
+
+	readTimeout = 3 * time.Second        // of one reply
+	block       = 500 * time.Millisecond // how long a read waits in Redis: well below readTimeout, and how late it may notice an end
+	opTimeout   = 5 * time.Second        // of one operation with its retries, where the caller sets no bound
+)
+
+// Queue is a queue.Queue.
+type Queue struct {
+	cfg       Config
+	ownership queue.Ownership
+	log       *slog.Logger
+	metrics   *metrics
+	client    goredis.UniversalClient
+	script    *goredis.Script
+	streams   []string // by partition
+
+	redelivered []atomic.Int64 // by partition
+
+	mu    sync.Mutex
+	owned map[int]error // the partitions read here, and why the last attempt to reach Redis for each failed
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// New does not need Redis to be up: what fails until it is, says so. ownership may be nil for an instance that only
+// publishes. Metrics are registered, so a Registerer takes one Queue.
+func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Queue, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("redis queue: %w", err)
+	}
+	q := &Queue{
+		cfg:         cfg,
+		ownership:   ownership,
+		log:         tel.Log,
+		metrics:     newMetrics(tel.Metrics),
+		script:      goredis.NewScript(publishScript),
+		redelivered: make([]atomic.Int64, cfg.Partitions),
+		owned:       make(map[int]error),
+		client: goredis.NewUniversalClient(&goredis.UniversalOptions{
+			Addrs:      slices.Clone(cfg.Addrs), // a Cluster client appends to it
+			MasterName: cfg.MasterName,
+			Username:   cfg.Username,
+			Password:   cfg.Password,
+			DB:         cfg.DB,
+
+			DialTimeout:           2 * time.Second,
+			DialerRetries:         1, // an operation is repeated as a whole
+			ReadTimeout:           readTimeout,
+			WriteTimeout:          readTimeout,
+			ContextTimeoutEnabled: true,
+			// Every partition may be read here. Publishing, acknowledging and asking share the rest.
+			PoolSize:         cfg.Partitions + 16,
+			PipelinePoolSize: -1,
+			DisableIdentity:  true,
+			// Redis 7.0 does not know them.
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		}),
+	}
+	for p := range cfg.Partitions {
+		q.streams = append(q.streams, "gochat:deliveries:{"+strconv.Itoa(p)+"}")
+	}
+	return q, nil
+}
+
+// Ping fails if Redis does not answer, or if a partition owned here could not be read or acknowledged at the last
+// attempt, as when Redis answers but is a replica, or is out of memory.
+func (q *Queue) Ping(ctx context.Context) error {
+	if err := q.client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("ping redis: %w", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for p, err := range q.owned {
+		if err != nil {
+			return fmt.Errorf("partition %d: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// Close implements queue.Queue.
+func (q *Queue) Close() error { return q.client.Close() }
+
+// own and disown bracket the time that this instance reads a partition.
+func (q *Queue) own(p int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.owned[p] = nil
+}
+
+func (q *Queue) disown(p int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.owned, p)
+	q.metrics.forget(p)
+}
+
+// reached keeps the outcome of an operation on an owned partition for Ping. It logs when the outcome changes, not
+// at every attempt.
+func (q *Queue) reached(p int, op string, err error) {
+	q.mu.Lock()
+	before := q.owned[p]
+	q.owned[p] = err
+	q.mu.Unlock()
+	if err != nil {
+		q.metrics.failed(op)
+	}
+	switch {
+	case err != nil && before == nil:
+		q.log.Warn("queue partition cannot be reached", "partition", p, "op", op, "err", err)
+	case err == nil && before != nil:
+		q.log.Info("queue partition is reached again", "partition", p)
+	}
+}
+
+// missing is true if err says that the stream or its group is not there: Redis is new, or was wiped.
+func missing(err error) bool {
+	return goredis.HasErrorPrefix(err, "NOGROUP") || goredis.HasErrorPrefix(err, "UNBLOCKED")
+}
+
+// ignoring is err unless it is one of those that are an answer.
+func ignoring(err error, is ...func(error) bool) error {
+	for _, ok := range is {
+		if ok(err) {
+			return nil
+		}
+	}
+	return err
+}
+
+func isNil(err error) bool { return errors.Is(err, goredis.Nil) }
