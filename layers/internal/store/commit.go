@@ -113,8 +113,10 @@ func (c committer) commit(batch []contract.Message, encode func(*contract.Messag
 		if err := c.number(fresh); err != nil {
 			return nil, err
 		}
-		if err := c.insert(fresh, encode); err != nil {
-			return nil, err
+		for some := range slices.Chunk(fresh, c.dialect.maxRows()) {
+			if err := c.insert(some, encode); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for i := range results {
@@ -134,24 +136,23 @@ func (c committer) duplicates(batch []contract.Message) (map[sent]contract.Messa
 			names = append(names, sent{m.From, m.ClientID})
 		}
 	}
-	if len(names) == 0 {
-		return nil, nil
-	}
-	with, args := c.dialect.with(
-		col("sender_id", "bigint", names, func(n sent) int64 { return int64(n.sender) }),
-		col("client_id", "text", names, func(n sent) string { return n.clientID }),
-	)
-	var rows []messageRow
-	// CROSS JOIN makes SQLite go from v to the index; '' is excluded so that the partial index applies.
-	err := c.tx.Raw(with+`SELECT `+messageColumns+` FROM v CROSS JOIN messages m`+messageNames+`
-		WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''`, args...).Scan(&rows).Error
-	if err != nil {
-		return nil, err
-	}
-	stored := make(map[sent]contract.Message, len(rows))
-	for _, r := range rows {
-		m := r.message()
-		stored[sent{m.From, m.ClientID}] = m
+	stored := make(map[sent]contract.Message)
+	for some := range slices.Chunk(names, c.dialect.maxRows()) {
+		with, args := c.dialect.with(
+			col("sender_id", "bigint", some, func(n sent) int64 { return int64(n.sender) }),
+			col("client_id", "text", some, func(n sent) string { return n.clientID }),
+		)
+		var rows []messageRow
+		// CROSS JOIN makes SQLite go from v to the index; '' is excluded so that the partial index applies.
+		err := c.tx.Raw(with+`SELECT `+messageColumns+` FROM v CROSS JOIN messages m`+messageNames+`
+			WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''`, args...).Scan(&rows).Error
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			m := r.message()
+			stored[sent{m.From, m.ClientID}] = m
+		}
 	}
 	return stored, nil
 }
@@ -166,30 +167,36 @@ func (c committer) number(fresh []*contract.Message) error {
 	for id := range counts {
 		conversations = append(conversations, id)
 	}
-	with, args := c.dialect.with(
-		col("id", "text", conversations, func(id contract.Conversation) string { return string(id) }),
-		col("messages", "bigint", conversations, func(id contract.Conversation) int64 { return counts[id] }),
-	)
-	var rows []struct {
+	type head struct {
 		ID      contract.Conversation
 		LastSeq int64
 	}
-	// All committers lock conversations in the same order. WHERE true keeps SQLite from reading ON CONFLICT as the ON of a join.
-	err := c.tx.Raw(with+`INSERT INTO conversations (id, last_seq) SELECT id, messages FROM v WHERE true ORDER BY id
-		ON CONFLICT (id) DO UPDATE SET last_seq = conversations.last_seq + excluded.last_seq
-		RETURNING id, last_seq`, args...).Scan(&rows).Error
-	if err != nil {
-		return err
+	var heads []head
+	for some := range slices.Chunk(conversations, c.dialect.maxRows()) {
+		with, args := c.dialect.with(
+			col("id", "text", some, func(id contract.Conversation) string { return string(id) }),
+			col("messages", "bigint", some, func(id contract.Conversation) int64 { return counts[id] }),
+		)
+		var rows []head
+		// In order of id, so that all committers lock conversations in the same order. WHERE true keeps SQLite from
+		// reading ON CONFLICT as the ON of a join.
+		err := c.tx.Raw(with+`INSERT INTO conversations (id, last_seq) SELECT id, messages FROM v WHERE true ORDER BY id
+			ON CONFLICT (id) DO UPDATE SET last_seq = conversations.last_seq + excluded.last_seq
+			RETURNING id, last_seq`, args...).Scan(&rows).Error
+		if err != nil {
+			return err
+		}
+		heads = append(heads, rows...)
 	}
-	if len(rows) != len(counts) {
-		return fmt.Errorf("number messages: %d conversations of %d", len(rows), len(counts))
+	if len(heads) != len(counts) {
+		return fmt.Errorf("number messages: %d conversations of %d", len(heads), len(counts))
 	}
-	next := make(map[contract.Conversation]int64, len(rows))
+	next := make(map[contract.Conversation]int64, len(heads))
 	var started []participant
-	for _, r := range rows {
-		next[r.ID] = r.LastSeq - counts[r.ID] + 1
-		if r.LastSeq == counts[r.ID] {
-			started = append(started, participants(r.ID)...)
+	for _, h := range heads {
+		next[h.ID] = h.LastSeq - counts[h.ID] + 1
+		if h.LastSeq == counts[h.ID] {
+			started = append(started, participants(h.ID)...)
 		}
 	}
 	for _, m := range fresh {
@@ -217,7 +224,7 @@ func participants(id contract.Conversation) []participant {
 }
 
 func (c committer) join(started []participant) error {
-	for some := range slices.Chunk(started, maxRows) {
+	for some := range slices.Chunk(started, c.dialect.maxRows()) {
 		with, args := c.dialect.with(
 			col("user_id", "bigint", some, func(p participant) int64 { return int64(p.user) }),
 			col("conversation_id", "text", some, func(p participant) string { return string(p.conversation) }),

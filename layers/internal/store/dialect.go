@@ -131,10 +131,17 @@ func col[R, T any](name, kind string, rows []R, value func(R) T) column {
 	}
 }
 
-// maxRows keeps ten columns of rows below the 32,766 parameters that a SQLite statement may have.
-const maxRows = 3000
+// maxRows is how many rows one statement takes. PostgreSQL's arrays have no bound near it. SQLite takes 32,766
+// parameters, but its driver seeks each one among all of them: several short statements cost less processor time
+// than a long one.
+func (d dialect) maxRows() int {
+	if d == postgres {
+		return 10_000
+	}
+	return 128
+}
 
-// with begins a statement with a table v of the columns: at least one row, at most maxRows. For PostgreSQL each
+// with begins a statement with a table v of the columns: at least one row, at most maxRows of them. For PostgreSQL each
 // column is one array, so that the statement reads the same for any number of rows and is prepared once.
 func (d dialect) with(columns ...column) (text string, args []any) {
 	var b strings.Builder

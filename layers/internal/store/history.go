@@ -69,7 +69,7 @@ func (s *Store) Heads(ctx context.Context, conversations []contract.Conversation
 	ctx, end := s.begin(ctx, "load heads")
 	defer end(&err)
 	heads := make(map[contract.Conversation]int64, len(conversations))
-	for some := range slices.Chunk(conversations, maxRows) {
+	for some := range slices.Chunk(conversations, s.dialect.maxRows()) {
 		with, args := s.dialect.with(col("id", "text", some, func(c contract.Conversation) string { return string(c) }))
 		var rows []struct {
 			ID      contract.Conversation

@@ -62,7 +62,7 @@ func (s *Store) DeleteOutbox(ctx context.Context, ids []contract.MessageID) (err
 }
 
 func deleteOutbox(tx *gorm.DB, d dialect, ids []contract.MessageID) error {
-	for some := range slices.Chunk(ids, maxRows) {
+	for some := range slices.Chunk(ids, d.maxRows()) {
 		with, args := d.with(col("id", "bigint", some, func(id contract.MessageID) int64 { return int64(id) }))
 		if err := tx.Exec(with+`DELETE FROM outbox WHERE message_id IN (SELECT id FROM v)`, args...).Error; err != nil {
 			return err
