@@ -1,0 +1,39 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"gochat/layers/internal/contract"
+)
+
+// BenchmarkCommit tells messages per second; each commit deletes the outbox rows of the one before it, as in
+// steady operation.
+func BenchmarkCommit(b *testing.B) {
+	for _, backend := range backends(b) {
+		for _, size := range []int{1, 20, 100, 500} {
+			b.Run(fmt.Sprintf("%s/batch=%d", backend.name, size), func(b *testing.B) {
+				s := open(b, backend.migrated(b))
+				body := make([]byte, 400)
+				var published []contract.MessageID
+				n := 0
+				for b.Loop() {
+					batch := make([]contract.Message, size)
+					for i := range batch {
+						n++
+						batch[i] = named(message(contract.UserID(i%50+1), contract.RoomConversation(contract.RoomID(i%20+1))), fmt.Sprint(n))
+					}
+					results, err := s.Commit(b.Context(), batch, func(*contract.Message) []byte { return body }, published)
+					if err != nil {
+						b.Fatal(err)
+					}
+					published = published[:0]
+					for _, r := range results {
+						published = append(published, r.Message.ID)
+					}
+				}
+				b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "messages/s")
+			})
+		}
+	}
+}

@@ -1,0 +1,273 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+
+	"gochat/layers/internal/contract"
+)
+
+// MaxBatch is how many messages one Commit takes.
+const MaxBatch = 2000
+
+// CommitResult is what became of one message of a batch.
+type CommitResult struct {
+	Message   contract.Message // as it is stored
+	Duplicate bool             // it is an earlier one of the same sender and client id
+}
+
+// Commit stores a batch in one transaction: it numbers each message, in batch order within a conversation, inserts
+// the messages and an outbox row for each, and deletes the outbox rows of the messages in published, which may be
+// there or not. Results are in batch order.
+//
+// encode makes the body of the outbox row once the seq is known. It must not block, and is called again for the same
+// message if the transaction has to be tried again. Commit leaves the batch as it is.
+//
+// A message whose sender and client id are those of a stored one, or of one earlier in the batch, is not stored
+// and takes no seq: its result is the first one.
+//
+// BadRequest if a conversation's name is malformed or the batch is above MaxBatch. An error means that nothing was
+// stored; only if ctx ended or the connection broke while the COMMIT itself was on its way to PostgreSQL, all of it
+// may have been.
+func (s *Store) Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte,
+	published []contract.MessageID) (_ []CommitResult, err error) {
+	ctx, end := s.begin(ctx, "commit messages")
+	defer end(&err)
+	if len(batch) > MaxBatch {
+		return nil, contract.Errorf(contract.BadRequest, "batch of %d messages: want at most %d", len(batch), MaxBatch)
+	}
+	batch = slices.Clone(batch)
+	for i := range batch {
+		m := &batch[i]
+		if _, err := m.Conversation.Parse(); err != nil {
+			return nil, err
+		}
+		m.Text, m.ClientID, m.Traceparent = clean(m.Text), clean(m.ClientID), clean(m.Traceparent)
+		m.CreatedAt = time.UnixMilli(m.CreatedAt.UnixMilli()).UTC()
+	}
+	var results []CommitResult
+	err = s.transact(ctx, func(tx *gorm.DB) (err error) {
+		c := committer{tx: tx, dialect: s.dialect}
+		results, err = c.commit(batch, encode, published)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// clean is the text as both databases can hold it.
+func clean(text string) string {
+	if storable(text) {
+		return text
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// committer is one attempt at a commit.
+type committer struct {
+	tx      *gorm.DB
+	dialect dialect
+}
+
+// sent is the name that a sender gave to a message.
+type sent struct {
+	sender   contract.UserID
+	clientID string
+}
+
+func (c committer) commit(batch []contract.Message, encode func(*contract.Message) []byte, published []contract.MessageID) ([]CommitResult, error) {
+	// Before the conversations are locked: all that does not need their locks.
+	if err := deleteOutbox(c.tx, c.dialect, published); err != nil {
+		return nil, err
+	}
+	stored, err := c.duplicates(batch)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]CommitResult, len(batch))
+	first := make(map[sent]int) // where in the batch
+	var fresh []*contract.Message
+	for i, m := range batch {
+		results[i].Message = m
+		if m.ClientID != "" {
+			name := sent{m.From, m.ClientID}
+			if earlier, ok := stored[name]; ok {
+				results[i] = CommitResult{Message: earlier, Duplicate: true}
+				continue
+			}
+			if _, ok := first[name]; ok {
+				continue // filled below, when the first one has its seq
+			}
+			first[name] = i
+		}
+		fresh = append(fresh, &results[i].Message)
+	}
+	if len(fresh) > 0 {
+		if err := c.number(fresh); err != nil {
+			return nil, err
+		}
+		for some := range slices.Chunk(fresh, c.dialect.maxRows()) {
+			if err := c.insert(some, encode); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range results {
+		m := &results[i].Message
+		if at, ok := first[sent{m.From, m.ClientID}]; ok && at != i && !results[i].Duplicate {
+			results[i] = CommitResult{Message: results[at].Message, Duplicate: true}
+		}
+	}
+	return results, nil
+}
+
+// duplicates answers the stored messages of the senders and client ids in the batch.
+func (c committer) duplicates(batch []contract.Message) (map[sent]contract.Message, error) {
+	var names []sent
+	for _, m := range batch {
+		if m.ClientID != "" {
+			names = append(names, sent{m.From, m.ClientID})
+		}
+	}
+	stored := make(map[sent]contract.Message)
+	for some := range slices.Chunk(names, c.dialect.maxRows()) {
+		with, args := c.dialect.with(
+			col("sender_id", "bigint", some, func(n sent) int64 { return int64(n.sender) }),
+			col("client_id", "text", some, func(n sent) string { return n.clientID }),
+		)
+		var rows []messageRow
+		// CROSS JOIN makes SQLite go from v to the index; '' is excluded so that the partial index applies.
+		err := c.tx.Raw(with+`SELECT `+messageColumns+` FROM v CROSS JOIN messages m`+messageNames+`
+			WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''`, args...).Scan(&rows).Error
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			m := r.message()
+			stored[sent{m.From, m.ClientID}] = m
+		}
+	}
+	return stored, nil
+}
+
+// number gives each message its seq and makes the conversations that are new.
+func (c committer) number(fresh []*contract.Message) error {
+	counts := make(map[contract.Conversation]int64)
+	for _, m := range fresh {
+		counts[m.Conversation]++
+	}
+	conversations := make([]contract.Conversation, 0, len(counts))
+	for id := range counts {
+		conversations = append(conversations, id)
+	}
+	type head struct {
+		ID      contract.Conversation
+		LastSeq int64
+	}
+	var heads []head
+	for some := range slices.Chunk(conversations, c.dialect.maxRows()) {
+		with, args := c.dialect.with(
+			col("id", "text", some, func(id contract.Conversation) string { return string(id) }),
+			col("messages", "bigint", some, func(id contract.Conversation) int64 { return counts[id] }),
+		)
+		var rows []head
+		// In order of id, so that all committers lock conversations in the same order. WHERE true keeps SQLite from
+		// reading ON CONFLICT as the ON of a join.
+		err := c.tx.Raw(with+`INSERT INTO conversations (id, last_seq) SELECT id, messages FROM v WHERE true ORDER BY id
+			ON CONFLICT (id) DO UPDATE SET last_seq = conversations.last_seq + excluded.last_seq
+			RETURNING id, last_seq`, args...).Scan(&rows).Error
+		if err != nil {
+			return err
+		}
+		heads = append(heads, rows...)
+	}
+	if len(heads) != len(counts) {
+		return fmt.Errorf("number messages: %d conversations of %d", len(heads), len(counts))
+	}
+	next := make(map[contract.Conversation]int64, len(heads))
+	var started []participant
+	for _, h := range heads {
+		next[h.ID] = h.LastSeq - counts[h.ID] + 1
+		if h.LastSeq == counts[h.ID] {
+			started = append(started, participants(h.ID)...)
+		}
+	}
+	for _, m := range fresh {
+		m.Seq = next[m.Conversation]
+		next[m.Conversation]++
+	}
+	return c.join(started)
+}
+
+type participant struct {
+	user         contract.UserID
+	conversation contract.Conversation
+}
+
+// participants answers the two of a direct conversation, once if they are one.
+func participants(id contract.Conversation) []participant {
+	parties, err := id.Parse()
+	switch {
+	case err != nil || parties.Room != 0: // names were checked at the door
+		return nil
+	case parties.Low == parties.High:
+		return []participant{{parties.Low, id}}
+	}
+	return []participant{{parties.Low, id}, {parties.High, id}}
+}
+
+func (c committer) join(started []participant) error {
+	for some := range slices.Chunk(started, c.dialect.maxRows()) {
+		with, args := c.dialect.with(
+			col("user_id", "bigint", some, func(p participant) int64 { return int64(p.user) }),
+			col("conversation_id", "text", some, func(p participant) string { return string(p.conversation) }),
+		)
+		err := c.tx.Exec(with+`INSERT INTO participants (user_id, conversation_id)
+			SELECT user_id, conversation_id FROM v WHERE true ON CONFLICT DO NOTHING`, args...).Error
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insert stores the numbered messages and their outbox rows.
+func (c committer) insert(fresh []*contract.Message, encode func(*contract.Message) []byte) error {
+	type message = *contract.Message
+	id := col("id", "bigint", fresh, func(m message) int64 { return int64(m.ID) })
+	conversation := col("conversation_id", "text", fresh, func(m message) string { return string(m.Conversation) })
+	seq := col("seq", "bigint", fresh, func(m message) int64 { return m.Seq })
+	traceparent := col("traceparent", "text", fresh, func(m message) string { return m.Traceparent })
+	createdAt := col("created_at", "bigint", fresh, func(m message) int64 { return m.CreatedAt.UnixMilli() })
+
+	with, args := c.dialect.with(id, conversation, seq, traceparent, createdAt,
+		col("sender_id", "bigint", fresh, func(m message) int64 { return int64(m.From) }),
+		col("recipient_id", "bigint", fresh, func(m message) int64 { return int64(m.To) }),
+		col("room_id", "bigint", fresh, func(m message) int64 { return int64(m.Room) }),
+		col("client_id", "text", fresh, func(m message) string { return m.ClientID }),
+		col("text", "text", fresh, func(m message) string { return m.Text }),
+	)
+	err := c.tx.Exec(with+`INSERT INTO messages (id, conversation_id, seq, traceparent, created_at,
+			sender_id, recipient_id, room_id, client_id, text)
+		SELECT id, conversation_id, seq, traceparent, created_at,
+			sender_id, recipient_id, room_id, client_id, text FROM v`, args...).Error
+	if err != nil {
+		return err
+	}
+	with, args = c.dialect.with(id, conversation, seq, traceparent, createdAt,
+		col("body", "bytea", fresh, func(m message) []byte {
+			if body := encode(m); body != nil {
+				return body
+			}
+			return []byte{} // nil would be null
+		}))
+	return c.tx.Exec(with+`INSERT INTO outbox (message_id, conversation_id, traceparent, created_at, body)
+		SELECT id, conversation_id, traceparent, created_at, body FROM v ORDER BY seq`, args...).Error
+}

@@ -1,0 +1,33 @@
+// Package store keeps users, rooms, members, conversations, messages, the outbox and read marks in PostgreSQL or
+// SQLite. The two behave alike: the same statements run on both but for the few places that dialect.go names, and
+// the same tests.
+//
+// # Promises
+//
+//   - The messages of a conversation are numbered from 1 without a hole, in the order in which they were committed.
+//   - A message and its outbox row are stored together or not at all.
+//   - Of all messages of one sender with the same client id, one is stored.
+//   - What a call stored is there for every call that begins after it has returned.
+//   - What was stored survives the SIGKILL of this process. It survives a loss of power as far as PostgreSQL is so
+//     configured; SQLite may then lose the last commits (synchronous is NORMAL), never its consistency.
+//   - After the database was away, calls succeed again by themselves.
+//
+// # Lock order
+//
+// A commit takes the outbox rows it deletes, then the rows of its conversations by ascending id, then the index
+// entries of its messages. Two commits can still meet crosswise in the first and the last of these; PostgreSQL then
+// ends one of them and it is tried again.
+//
+// # Errors
+//
+// NotFound, Conflict and BadRequest where a method names them. Every other error is wrapped with the attempt and
+// carries no code.
+//
+// # Text
+//
+// PostgreSQL holds valid UTF-8 without NUL. In a message anything else becomes U+FFFD before it is encoded or
+// stored, on both databases: one message must not fail the batch of all the others. In a name it is BadRequest, and
+// a name that is looked up so is not found.
+//
+// Times are kept in whole milliseconds and returned in UTC.
+package store

@@ -1,0 +1,87 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"gochat/layers/internal/contract"
+)
+
+// messageRow is a message as messageColumns selects it.
+type messageRow struct {
+	ID             contract.MessageID
+	ConversationID contract.Conversation
+	Seq            int64
+	SenderID       contract.UserID
+	SenderName     string
+	RecipientID    contract.UserID
+	RecipientName  string
+	RoomID         contract.RoomID
+	ClientID       string
+	Text           string
+	Traceparent    string
+	CreatedAt      int64
+}
+
+// Names are those of now: they are kept with the user, not with each message.
+const (
+	messageColumns = `m.id, m.conversation_id, m.seq, m.sender_id, COALESCE(s.name, '') AS sender_name,
+		m.recipient_id, COALESCE(r.name, '') AS recipient_name, m.room_id, m.client_id, m.text, m.traceparent, m.created_at`
+	messageNames = ` LEFT JOIN users s ON s.id = m.sender_id LEFT JOIN users r ON r.id = m.recipient_id`
+)
+
+func (r *messageRow) message() contract.Message {
+	return contract.Message{
+		ID: r.ID, Conversation: r.ConversationID, Seq: r.Seq,
+		From: r.SenderID, FromName: r.SenderName, To: r.RecipientID, ToName: r.RecipientName, Room: r.RoomID,
+		ClientID: r.ClientID, Text: r.Text, Traceparent: r.Traceparent, CreatedAt: time.UnixMilli(r.CreatedAt).UTC(),
+	}
+}
+
+// History answers at most limit messages with a seq above after in ascending order: the first ones, or, if before
+// is not 0, the last ones below it. More says that there are further ones in the direction asked for.
+func (s *Store) History(ctx context.Context, c contract.Conversation, after, before int64, limit int) (msgs []contract.Message, more bool, err error) {
+	ctx, end := s.begin(ctx, "load history")
+	defer end(&err)
+	query, args := `SELECT `+messageColumns+` FROM messages m`+messageNames+` WHERE m.conversation_id = ? AND m.seq > ?`, []any{string(c), after}
+	if before != 0 {
+		query, args = query+` AND m.seq < ? ORDER BY m.seq DESC LIMIT ?`, append(args, before, limit+1)
+	} else {
+		query, args = query+` ORDER BY m.seq LIMIT ?`, append(args, limit+1)
+	}
+	var rows []messageRow
+	if err := s.query(ctx).Raw(query, args...).Scan(&rows).Error; err != nil {
+		return nil, false, err
+	}
+	rows, more = page(rows, limit)
+	if before != 0 {
+		slices.Reverse(rows)
+	}
+	for i := range rows {
+		msgs = append(msgs, rows[i].message())
+	}
+	return msgs, more, nil
+}
+
+// Heads answers the last seq of each conversation that has a message.
+func (s *Store) Heads(ctx context.Context, conversations []contract.Conversation) (_ map[contract.Conversation]int64, err error) {
+	ctx, end := s.begin(ctx, "load heads")
+	defer end(&err)
+	heads := make(map[contract.Conversation]int64, len(conversations))
+	for some := range slices.Chunk(conversations, s.dialect.maxRows()) {
+		with, args := s.dialect.with(col("id", "text", some, func(c contract.Conversation) string { return string(c) }))
+		var rows []struct {
+			ID      contract.Conversation
+			LastSeq int64
+		}
+		err := s.query(ctx).Raw(with+`SELECT id, last_seq FROM conversations WHERE id IN (SELECT id FROM v)`, args...).Scan(&rows).Error
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			heads[r.ID] = r.LastSeq
+		}
+	}
+	return heads, nil
+}

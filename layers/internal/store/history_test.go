@@ -1,0 +1,89 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+)
+
+func testHistory(t *testing.T, s *Store) {
+	var batch []contract.Message
+	for i := range 10 {
+		m := message(1, "room:1")
+		m.CreatedAt = now.Add(time.Duration(i)*time.Millisecond + time.Microsecond).In(time.FixedZone("east", 3600))
+		batch = append(batch, m, message(1, "room:2"))
+	}
+	mustCommit(t, s, batch...)
+	for _, c := range []struct {
+		name          string
+		after, before int64
+		limit         int
+		want          []int64
+		more          bool
+	}{
+		{"from the start", 0, 0, 3, []int64{1, 2, 3}, true},
+		{"after", 7, 0, 2, []int64{8, 9}, true},
+		{"to the end", 7, 0, 3, []int64{8, 9, 10}, false},
+		{"after the end", 10, 0, 3, nil, false},
+		{"before", 0, 6, 3, []int64{3, 4, 5}, true},
+		{"before, to the start", 0, 4, 3, []int64{1, 2, 3}, false},
+		{"before the start", 0, 1, 3, nil, false},
+		{"before beyond the end", 0, 99, 2, []int64{9, 10}, true},
+		{"between", 4, 8, 5, []int64{5, 6, 7}, false},
+		{"the last between", 4, 8, 2, []int64{6, 7}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			msgs, more, err := s.History(t.Context(), "room:1", c.after, c.before, c.limit)
+			var got []int64
+			for _, m := range msgs {
+				got = append(got, m.Seq)
+				if want := now.Add(time.Duration(m.Seq-1) * time.Millisecond); m.CreatedAt != want {
+					t.Errorf("got time %v, want %v: whole milliseconds, UTC", m.CreatedAt, want)
+				}
+			}
+			if err != nil || more != c.more || !slices.Equal(got, c.want) {
+				t.Errorf("got %v, more %t, %v, want %v, more %t", got, more, err, c.want, c.more)
+			}
+		})
+	}
+	if msgs, more, err := s.History(t.Context(), "room:9", 0, 0, 5); err != nil || more || len(msgs) != 0 {
+		t.Errorf("of nothing: got %v, %t, %v", msgs, more, err)
+	}
+}
+
+func testHeads(t *testing.T, s *Store) {
+	mustCommit(t, s, message(1, "room:1"), message(1, "dm:1:2"), message(1, "room:1"))
+	got, err := s.Heads(t.Context(), []contract.Conversation{"room:1", "dm:1:2", "room:9", "room:1"})
+	if want := map[contract.Conversation]int64{"room:1": 2, "dm:1:2": 1}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if got, err := s.Heads(t.Context(), nil); err != nil || len(got) != 0 {
+		t.Errorf("of none: got %v, %v", got, err)
+	}
+}
+
+// testManyIDs asks for more than a statement of either database takes as parameters.
+func testManyIDs(t *testing.T, s *Store) {
+	results := mustCommit(t, s, message(1, "room:69999"), message(1, "room:1"))
+	var conversations []contract.Conversation
+	ids := []contract.MessageID{results[0].Message.ID}
+	for i := range 70_000 {
+		conversations = append(conversations, contract.RoomConversation(contract.RoomID(i+1)))
+		ids = append(ids, contract.MessageID(i+1))
+	}
+	ids = append(ids, results[1].Message.ID)
+	heads, err := s.Heads(t.Context(), conversations)
+	if err != nil || fmt.Sprint(heads) != "map[room:1:1 room:69999:1]" {
+		t.Errorf("got %v, %v", heads, err)
+	}
+	if err := s.DeleteOutbox(t.Context(), ids); err != nil {
+		t.Error(err)
+	}
+	if n, _, err := s.OutboxSize(t.Context()); n != 0 || err != nil {
+		t.Errorf("got %d outbox rows, %v, want none", n, err)
+	}
+}
