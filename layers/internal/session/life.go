@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,7 +19,8 @@ import (
 //	whole: Redis holds everything that was applied. Lost on an error, on a count that does not follow, or when
 //	Registered finds so; regained by a write that succeeds after the owner was told.
 type life struct {
-	turn chan struct{} // holds one value; a lock that is held over I/O must end with the context
+	turn   chan struct{} // holds one value: unlike a mutex, waiting for it ends with the context
+	missed atomic.Bool   // a write failed for want of the turn
 
 	whole   bool
 	told    bool // the owner knows that it must apply everything: the next write begins that
@@ -37,16 +39,31 @@ func (s *Store) life(node contract.NodeRef) *life {
 	return l
 }
 
+// acquire waits for the turn. Writes are made one after the other, with all their round trips.
 func (l *life) acquire(ctx context.Context) error {
 	select {
 	case l.turn <- struct{}{}:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if l.missed.Swap(false) {
+		l.whole, l.told = false, false
+	}
+	return nil
 }
 
 func (l *life) release() { <-l.turn }
+
+// inTurn runs a write of the life, alone.
+func (s *Store) inTurn(ctx context.Context, node contract.NodeRef, write func(*life) error) error {
+	l := s.life(node)
+	if err := l.acquire(ctx); err != nil {
+		l.missed.Store(true)
+		return err
+	}
+	defer l.release()
+	return write(l)
+}
 
 // tally follows the count of a life through one write.
 type tally struct {

@@ -32,43 +32,72 @@ func testWiped(t *testing.T, b *backend) {
 
 // testOlderState is a failover to a replica that lags: the last writes are undone.
 func testOlderState(t *testing.T, b *backend) {
-	s, node := b.open(t), ref("connect-1", 5)
-	apply(t, s, node, Change{User: 7})
-	older := b.raw.HGet(t.Context(), nodesKey, node.String()).Val()
-	apply(t, s, node, Change{User: 7, Gone: true})
-	wantRegistered(t, s, node, true)
-	b.raw.HSet(t.Context(), nodesKey, node.String(), older)
-	b.raw.SAdd(t.Context(), nodeUsersKey(node), 7)
-	b.raw.SAdd(t.Context(), userRouteKey(7), node.String())
+	node := ref("connect-1", 5)
+	for name, before := range map[string]func(*Store){
+		"found when asked":                 func(*Store) {},
+		"found by a write, which hides it": func(s *Store) { apply(t, s, node, Change{User: 8}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := b.open(t)
+			apply(t, s, node, Change{User: 7})
+			older := b.raw.HGet(t.Context(), nodesKey, node.String()).Val()
+			apply(t, s, node, Change{User: 7, Gone: true})
+			wantRegistered(t, s, node, true)
+			b.raw.HSet(t.Context(), nodesKey, node.String(), older)
+			b.raw.SAdd(t.Context(), nodeUsersKey(node), 7)
+			b.raw.SAdd(t.Context(), userRouteKey(7), node.String())
 
-	apply(t, s, node, Change{User: 8}) // does not hide the loss
-	wantRegistered(t, s, node, false)
-	if err := s.Replace(t.Context(), node, []Change{{User: 8}}); err != nil {
-		t.Fatal(err)
+			before(s)
+			wantRegistered(t, s, node, false)
+			if err := s.Replace(t.Context(), node, []Change{{User: 8}}); err != nil {
+				t.Fatal(err)
+			}
+			wantRegistered(t, s, node, true)
+			wantRoutes(t, s, nil, []contract.UserID{7, 8}, "user 8: connect-1@5")
+		})
 	}
-	wantRegistered(t, s, node, true)
-	wantRoutes(t, s, nil, []contract.UserID{7, 8}, "user 8: connect-1@5")
 }
 
 func testFailedApply(t *testing.T, b *backend) {
-	s, node := b.open(t), ref("connect-1", 5)
-	apply(t, s, node, Change{User: 7})
-	cut, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Apply(cut, node, []Change{{User: 8}}); !errors.Is(err, context.Canceled) {
-		t.Fatalf("apply with an ended context: %v", err)
+	node := ref("connect-1", 5)
+	for name, fail := range map[string]func(*testing.T, *Store) error{
+		"half way": func(t *testing.T, s *Store) error {
+			s.redis.AddHook(&cutter{at: 2, cancel: func() {}})
+			return s.Apply(t.Context(), node, []Change{{User: 8}})
+		},
+		"before the first step": func(t *testing.T, s *Store) error {
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			return s.Apply(ended, node, []Change{{User: 8}})
+		},
+		"waiting for another": func(t *testing.T, s *Store) error {
+			l := s.life(node)
+			if err := l.acquire(t.Context()); err != nil {
+				return err
+			}
+			defer l.release()
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			return s.Apply(ended, node, []Change{{User: 8}})
+		},
+		"replacing": func(t *testing.T, s *Store) error {
+			s.redis.AddHook(&cutter{at: 1, cancel: func() {}})
+			return s.Replace(t.Context(), node, []Change{{User: 8}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := b.open(t)
+			apply(t, s, node, Change{User: 7})
+			wantRegistered(t, s, node, true)
+			if err := fail(t, s); contract.CodeOf(err) != contract.Unavailable || !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v, want unavailable because of the cancellation", err)
+			}
+			apply(t, s, node, Change{User: 9}) // begun before the owner was told: not the whole
+			wantRegistered(t, s, node, false)
+			apply(t, s, node, Change{User: 7}, Change{User: 8}, Change{User: 9})
+			wantRegistered(t, s, node, true)
+		})
 	}
-	if err := s.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s.redis.AddHook(&cutter{at: 2, cancel: func() {}})
-	if err := s.Apply(t.Context(), node, []Change{{User: 8}}); contract.CodeOf(err) != contract.Unavailable {
-		t.Fatalf("apply cut short: got %v, want unavailable", err)
-	}
-	apply(t, s, node, Change{User: 9}) // begun before the owner was told: not the whole
-	wantRegistered(t, s, node, false)
-	apply(t, s, node, Change{User: 7}, Change{User: 8}, Change{User: 9})
-	wantRegistered(t, s, node, true)
 }
 
 func testCrashLeftovers(t *testing.T, b *backend) {
@@ -171,6 +200,34 @@ func testForgetResumes(t *testing.T, b *backend) {
 		t.Errorf("%d rooms were answered, want %d", len(answered), crowdRooms)
 	}
 	wantForgotten(t, b, s, other)
+}
+
+// testForgetCutAnywhere loses the answer to each step once: the rooms are answered all the same.
+func testForgetCutAnywhere(t *testing.T, b *backend) {
+	dead := ref("connect-1", 5)
+	at := 1
+	for cut := true; cut; at++ {
+		apply(t, b.open(t), dead, crowd(6, 3)...)
+		var answered []contract.RoomID
+		cut = cutShort(t, b, at, func(ctx context.Context, s *Store) {
+			answered, _ = s.Forget(ctx, dead) // its error is the cut
+		})
+		rest, err := b.open(t).Forget(t.Context(), dead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered = append(answered, rest...)
+		slices.Sort(answered)
+		if answered = slices.Compact(answered); !slices.Equal(answered, []contract.RoomID{1, 2, 3}) {
+			t.Errorf("cut after step %d: rooms %v were answered, want 1 to 3", at, answered)
+		}
+		if keys := b.keys(t, ""); len(keys) != 0 {
+			t.Errorf("cut after step %d, left: %v", at, keys)
+		}
+	}
+	if at < 7 {
+		t.Errorf("%d steps only: proves little", at)
+	}
 }
 
 func testForgetConcurrent(t *testing.T, b *backend) {

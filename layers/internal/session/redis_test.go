@@ -184,6 +184,7 @@ func TestStore(t *testing.T) {
 		"an older state":                      testOlderState,
 		"forget":                              testForget,
 		"forget, cut short":                   testForgetResumes,
+		"forget, cut anywhere":                testForgetCutAnywhere,
 		"forget, several at once":             testForgetConcurrent,
 		"forgotten while it still lives":      testForgottenAlive,
 		"concurrent joins and leaves":         testConcurrentApply,

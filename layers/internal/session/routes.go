@@ -55,47 +55,33 @@ type about struct {
 // succeeded; the caller then applies everything again, with what has gone since, or calls Replace.
 func (s *Store) Apply(ctx context.Context, node contract.NodeRef, changes []Change) (err error) {
 	defer s.done("apply", time.Now(), &err)
-	l := s.life(node)
-	if err := l.acquire(ctx); err != nil {
-		return err
-	}
-	defer l.release()
-	return s.write(ctx, node, l, changes)
+	return s.inTurn(ctx, node, func(l *life) error { return s.write(ctx, node, l, changes) })
 }
 
 // Replace makes Redis hold exactly the given routes and presence of one life (no Change of them is Gone): it is
 // Apply, and takes away what else Redis has of that life, such as people whose leaving a failover has undone.
 func (s *Store) Replace(ctx context.Context, node contract.NodeRef, present []Change) (err error) {
 	defer s.done("replace", time.Now(), &err)
-	l := s.life(node)
-	if err := l.acquire(ctx); err != nil {
-		return err
-	}
-	defer l.release()
-	surplus, err := s.held(ctx, node)
-	if err != nil {
-		return err
-	}
-	for _, c := range present {
-		delete(surplus, about{c.User, c.Room})
-	}
-	changes := make([]Change, 0, len(surplus)+len(present))
-	for a := range surplus {
-		changes = append(changes, Change{User: a.user, Room: a.room, Gone: true})
-	}
-	l.whole, l.told = false, true
-	return s.write(ctx, node, l, append(changes, present...))
+	return s.inTurn(ctx, node, func(l *life) error {
+		l.whole, l.told = false, false
+		changes, err := s.takeAway(ctx, node)
+		if err != nil {
+			return err
+		}
+		l.told = true
+		return s.write(ctx, node, l, append(changes, present...)) // of each, the last change counts
+	})
 }
 
-// held is everything that Redis has of the life.
-func (s *Store) held(ctx context.Context, node contract.NodeRef) (map[about]struct{}, error) {
-	held := make(map[about]struct{})
+// takeAway is the changes that would leave nothing of what Redis has of the life.
+func (s *Store) takeAway(ctx context.Context, node contract.NodeRef) ([]Change, error) {
 	users, err := s.members(ctx, nodeUsersKey(node))
 	if err != nil {
 		return nil, err
 	}
+	var changes []Change
 	for _, user := range users {
-		held[about{user: contract.UserID(user)}] = struct{}{}
+		changes = append(changes, Change{User: contract.UserID(user), Gone: true})
 	}
 	rooms, err := s.members(ctx, nodeRoomsKey(node))
 	if err != nil {
@@ -113,11 +99,11 @@ func (s *Store) held(ctx context.Context, node contract.NodeRef) (map[about]stru
 		}
 		for i, room := range batch {
 			for _, user := range parseInts(present[i].Val()) {
-				held[about{contract.UserID(user), contract.RoomID(room)}] = struct{}{}
+				changes = append(changes, Change{User: contract.UserID(user), Room: contract.RoomID(room), Gone: true})
 			}
 		}
 	}
-	return held, nil
+	return changes, nil
 }
 
 // members reads a set of numbers in bounded steps.

@@ -316,6 +316,14 @@ func testReplace(t *testing.T, b *backend) {
 	if keys := b.keys(t, node.String()); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
+
+	if err := b.raw.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Replace(t.Context(), node, []Change{{User: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	wantRegistered(t, s, node, true) // without having been asked before: it was the whole
 }
 
 func testForeignEntries(t *testing.T, b *backend) {
