@@ -1,0 +1,44 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/trace"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	return metrics{
+		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+			Name: "gochat_http_requests_total",
+			Help: "Requests answered, by route template, method and status. For the seed's routes, which answer 200 to everything, the status that the same outcome has under /v1.",
+		}, []string{"route", "method", "code"}),
+		seconds: promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{
+			Name:                            "gochat_http_request_seconds",
+			Help:                            "Time from the end of a request's header to the end of its answer.",
+			Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"route", "method"}),
+	}
+}
+
+func (m metrics) answered(ctx context.Context, route, method string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	seconds := m.seconds.WithLabelValues(route, method)
+	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
+		seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(),
+			prometheus.Labels{"trace_id": span.TraceID().String()})
+		return
+	}
+	seconds.Observe(took.Seconds())
+}
