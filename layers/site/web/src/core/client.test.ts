@@ -351,6 +351,17 @@ test('who is online: names are a sample, the count is the truth', async () => {
   expect(client.state.online.get(1)!.users.length).toBe(2)
 })
 
+test('who is online: what is pushed wins over an older answer', async () => {
+  const { client, receive, rest } = await connected()
+  let answer = () => {}
+  rest.online = () => new Promise((resolve) => (answer = () => resolve({ count: 1, users: [] })))
+  client.openRoom(lobby)
+  await receive({ op: Op.Count, count: 2, roomId: 1 })
+  answer()
+  await settle()
+  expect(client.state.online.get(1)!.count).toBe(2)
+})
+
 test('typing is shown for a while, ends with the message, and is sent sparingly', async () => {
   const { client, receive, view, socket } = await connected()
   await receive({ op: Op.Typing, conversation: 'room:1', fromUserId: 7, fromUserName: 'bob' })
