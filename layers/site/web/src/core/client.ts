@@ -181,8 +181,7 @@ export class ChatClient {
     this.changed(id)
     const known = c.log !== null
     await this.attempt(async () => this.learn(await this.backfill.older(c)))
-    // What was said between the page and the moment this connection entered.
-    if (!known && c.log) this.replay(c)
+    if (!known && c.log) this.replay(c) // what was said between the page and the moment this connection entered
     c.loadingOlder = false
     this.changed(id)
   }
