@@ -2,7 +2,6 @@ package site
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -134,6 +133,9 @@ func source(configured, scheme, host string, port int) string {
 		}
 		return u.Scheme + "://" + u.Host
 	}
-	u := url.URL{Host: host}
-	return scheme + "://" + net.JoinHostPort(u.Hostname(), strconv.Itoa(port))
+	name := (&url.URL{Host: host}).Hostname()
+	if strings.Contains(name, ":") {
+		name = "*" // a source has no way to write an IPv6 address
+	}
+	return scheme + "://" + name + ":" + strconv.Itoa(port)
 }

@@ -136,7 +136,7 @@ func TestConnectSources(t *testing.T) {
 	}{
 		"own host":             {Config{}, "chat.example:8080", 200, "connect-src 'self' http://chat.example:7070 ws://chat.example:7000;"},
 		"own host, no port":    {Config{}, "chat.example", 200, "connect-src 'self' http://chat.example:7070 ws://chat.example:7000;"},
-		"IPv6":                 {Config{}, "[::1]:8080", 200, "connect-src 'self' http://[::1]:7070 ws://[::1]:7000;"},
+		"IPv6":                 {Config{}, "[::1]:8080", 200, "connect-src 'self' http://*:7070 ws://*:7000;"},
 		"configured":           {Config{APIURL: "https://api.example/base", WebSocketURL: "wss://ws.example:444/ws"}, "x", 200, "connect-src 'self' https://api.example wss://ws.example:444;"},
 		"one configured":       {Config{APIURL: "https://api.example"}, "h:1", 200, "connect-src 'self' https://api.example ws://h:7000;"},
 		"host with directive":  {Config{}, "a; script-src *", 400, "connect-src 'self';"},

@@ -234,6 +234,17 @@ describe('sending', () => {
     expect(view('dm:3:7').unread).toBe(0)
   })
 
+  test('an ack for what the store has brought already leaves one message', async () => {
+    const { send, ack, receive, rest, seqs, view } = await sending()
+    const clientId = await send('room:1')
+    rest.messages.push(roomMessage(6, { fromUserId: me.id }))
+    await receive({ op: Op.Pong, heads: { 'room:1': 6 } })
+    expect(view('room:1').outgoing.length).toBe(1)
+    await receive(ack('room:1', 6, clientId))
+    expect(seqs('room:1')).toEqual([1, 2, 3, 4, 5, 6])
+    expect(view('room:1').outgoing).toEqual([])
+  })
+
   test('an ack beyond a hole keeps the bubble until the hole is filled', async () => {
     const { send, ack, receive, rest, seqs, view } = await sending()
     const clientId = await send('room:1')
@@ -349,6 +360,17 @@ test('who is online: names are a sample, the count is the truth', async () => {
   await receive({ op: Op.Count, count: 901, roomId: 1 })
   expect(client.state.online.get(1)!.count).toBe(901)
   expect(client.state.online.get(1)!.users.length).toBe(2)
+})
+
+test('who is online: what is pushed wins over an older answer', async () => {
+  const { client, receive, rest } = await connected()
+  let answer = () => {}
+  rest.online = () => new Promise((resolve) => (answer = () => resolve({ count: 1, users: [] })))
+  client.openRoom(lobby)
+  await receive({ op: Op.Count, count: 2, roomId: 1 })
+  answer()
+  await settle()
+  expect(client.state.online.get(1)!.count).toBe(2)
 })
 
 test('typing is shown for a while, ends with the message, and is sent sparingly', async () => {

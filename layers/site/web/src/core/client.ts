@@ -181,8 +181,7 @@ export class ChatClient {
     this.changed(id)
     const known = c.log !== null
     await this.attempt(async () => this.learn(await this.backfill.older(c)))
-    // What was said between the page and the moment this connection entered.
-    if (!known && c.log) this.replay(c)
+    if (!known && c.log) this.replay(c) // what was said between the page and the moment this connection entered
     c.loadingOlder = false
     this.changed(id)
   }
@@ -319,7 +318,11 @@ export class ChatClient {
   }
 
   private async loadOnline(room: number): Promise<void> {
-    await this.attempt(async () => this.setOnlineUsers(room, await this.options.rest.online(room)))
+    const before = this.online.get(room)
+    await this.attempt(async () => {
+      const answer = await this.options.rest.online(room)
+      if (this.online.get(room) === before) this.setOnlineUsers(room, answer) // else what was pushed meanwhile is newer
+    })
   }
 
   private setOnlineUsers(room: number, online: Online): void {
@@ -417,9 +420,7 @@ export class ChatClient {
   }
 
   private conversation(id: string, target: Target): Conversation {
-    const known = this.conversations.get(id)
-    if (known) return known
-    const c = new Conversation(id, target, () => this.changed(id))
+    const c = this.conversations.get(id) ?? new Conversation(id, target, () => this.changed(id))
     this.conversations.set(id, c)
     return c
   }
@@ -467,13 +468,11 @@ export class ChatClient {
     if (conversation) this.dirty.add(conversation)
     if (this.scheduled) return
     this.scheduled = true
-    queueMicrotask(() => {
-      this.scheduled = false
-      this.publish()
-    })
+    queueMicrotask(() => this.publish())
   }
 
   private publish(): void {
+    this.scheduled = false
     const views = new Map(this.snapshot.conversations)
     for (const id of this.dirty) {
       const c = this.conversations.get(id)

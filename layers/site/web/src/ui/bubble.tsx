@@ -1,4 +1,4 @@
-import { memo, useId, useState } from 'react'
+import { memo, useEffect, useId, useRef, useState } from 'react'
 import type { Outgoing } from '../core/outbox'
 import type { Message } from '../core/protocol'
 import { Avatar } from './avatar'
@@ -42,8 +42,12 @@ export const MessageBubble = memo(function MessageBubble({ message, mine, follow
 
 function Details({ id, message }: { id: string; message: Message }) {
   const [copied, setCopied] = useState(false)
+  const box = useRef<HTMLDListElement>(null)
+  useEffect(() => {
+    box.current?.scrollIntoView({ block: 'nearest' })
+  }, [])
   return (
-    <dl className="details" id={id} data-testid="details">
+    <dl ref={box} className="details" id={id} data-testid="details">
       <dt>Message</dt><dd data-testid="details-id">{message.id}</dd>
       <dt>Position</dt><dd><span>{message.conversation}</span> · <span data-testid="details-seq">{message.seq}</span></dd>
       <dt>Sent</dt><dd>{full(message.createdAt)}</dd>

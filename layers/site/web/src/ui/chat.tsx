@@ -24,7 +24,7 @@ export function Chat({ client, rest }: { client: ChatClient; rest: Rest }) {
   }, [state.current])
 
   return (
-    <div className={`chat${view ? ' has-pane' : ''}${peopleOpen ? ' people-open' : ''}`}>
+    <div className={`chat${view ? ' has-pane' : ''}${peopleOpen ? ' people-open' : ''}`} onKeyDown={(e) => e.key === 'Escape' && setPeopleOpen(false)}>
       <Sidebar client={client} rest={rest} state={state} onNewRoom={() => setMaking(true)} />
       {view ? (
         <>
