@@ -43,16 +43,16 @@ func Defaults() Config { return Config{Listen: "127.0.0.1:7070", Timeout: 5 * ti
 func (c Config) Validate() error {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("api.listen: %w", err))
+		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
 	for _, o := range c.AllowedOrigins {
 		u, err := url.Parse(o)
 		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
-			errs = append(errs, fmt.Errorf("api.allowed_origins: %q: want scheme://host[:port] or *", o))
+			errs = append(errs, fmt.Errorf("allowed_origins: %q: want scheme://host[:port] or *", o))
 		}
 	}
 	if c.Timeout <= 0 || c.Timeout > maxTimeout {
-		errs = append(errs, fmt.Errorf("api.timeout: %v: want more than 0, at most %v", c.Timeout, maxTimeout))
+		errs = append(errs, fmt.Errorf("timeout: %v: want more than 0, at most %v", c.Timeout, maxTimeout))
 	}
 	return errors.Join(errs...)
 }

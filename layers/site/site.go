@@ -38,13 +38,13 @@ func Defaults() Config { return Config{Listen: "127.0.0.1:8080"} }
 func (c Config) Validate() error {
 	var errs []error
 	if c.Listen == "" {
-		errs = append(errs, errors.New("site.listen: want host:port"))
+		errs = append(errs, errors.New("listen: want host:port"))
 	}
 	if err := checkURL(c.APIURL, "http", "https"); err != nil {
-		errs = append(errs, fmt.Errorf("site.api_url: %w", err))
+		errs = append(errs, fmt.Errorf("api_url: %w", err))
 	}
 	if err := checkURL(c.WebSocketURL, "ws", "wss"); err != nil {
-		errs = append(errs, fmt.Errorf("site.websocket_url: %w", err))
+		errs = append(errs, fmt.Errorf("websocket_url: %w", err))
 	}
 	return errors.Join(errs...)
 }

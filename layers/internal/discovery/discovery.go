@@ -36,12 +36,9 @@ func Defaults() Config {
 	return Config{Prefix: "/gochat", LeaseTTL: 5 * time.Second, DialTimeout: 2 * time.Second}
 }
 
-// Validate names everything that is wrong.
+// Validate names everything that is wrong. Open, not Validate, wants endpoints.
 func (c Config) Validate() error {
 	var errs []error
-	if len(c.Endpoints) == 0 {
-		errs = append(errs, errors.New("endpoints: want at least one address of etcd"))
-	}
 	if !strings.HasPrefix(c.Prefix, "/") || strings.HasSuffix(c.Prefix, "/") {
 		errs = append(errs, fmt.Errorf("prefix %q: want /name, without a slash at the end", c.Prefix))
 	}
@@ -78,6 +75,9 @@ type Client struct {
 func Open(cfg Config, tel observability.Telemetry) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	if len(cfg.Endpoints) == 0 {
+		return nil, errors.New("etcd: endpoints: want at least one address of etcd")
 	}
 	settings := clientv3.Config{
 		Endpoints:   cfg.Endpoints,

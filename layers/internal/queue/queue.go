@@ -18,21 +18,15 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"gochat/layers/internal/contract"
 )
 
 // ErrFull says that a partition has reached its bound. Nothing was added to that partition; publish again later.
 var ErrFull = errors.New("queue partition is full")
 
 // Item is one unit of work. Key, Headers and Body may hold any bytes.
-type Item struct {
-	Key     string // items of one key keep their order
-	Headers map[string]string
-	Body    []byte
-
-	// Attempt and EnqueuedAt are set on consume and ignored on publish.
-	Attempt    int       // 1 at first; higher if the item was, or may have been, handed over before
-	EnqueuedAt time.Time // by the broker's clock; zero if the driver does not know
-}
+type Item = contract.Item
 
 // Handler takes items of one partition, in order. Nil acknowledges them all. An error acknowledges none: they are
 // handed over again after a pause, in order, before anything newer of that partition. Calls for one partition
@@ -40,7 +34,7 @@ type Item struct {
 //
 // The handler's ctx outlives Consume's, so that work in flight can be finished, and ends when the driver's bound
 // on draining has passed. It carries the values of the ctx that Ownership gave.
-type Handler func(ctx context.Context, items []Item) error
+type Handler = contract.Handler
 
 // Queue is one instance's access to the queue. All methods may be called concurrently, Consume once at a time.
 type Queue interface {

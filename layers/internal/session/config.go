@@ -29,12 +29,9 @@ func Defaults() Config {
 	return Config{TTL: 168 * time.Hour, Timeout: 2 * time.Second, PoolSize: 32}
 }
 
-// Validate reports everything that is wrong with the configuration.
+// Validate reports everything that is wrong with the configuration. Open, not Validate, wants addresses.
 func (c Config) Validate() error {
 	var errs []error
-	if len(c.Addrs) == 0 {
-		errs = append(errs, errors.New("addrs: want host:port at least once"))
-	}
 	if c.DB < 0 || c.DB > 0 && c.cluster() {
 		errs = append(errs, fmt.Errorf("db %d: want 0 or more, on a Cluster 0", c.DB))
 	}

@@ -34,12 +34,7 @@ func nodeRoomsKey(node contract.NodeRef) string { return "gochat:node:" + node.S
 // Change is one change of what one life of a node holds. With Room 0 it is the user's route itself: the first
 // connection of the user there, or the last one gone. Else it is the user's presence in that room on this node; the
 // room's own route follows from it.
-type Change struct {
-	User contract.UserID
-	Name string
-	Room contract.RoomID
-	Gone bool
-}
+type Change = contract.RouteChange
 
 // about is what a change is about: the last change about it is the one that counts.
 type about struct {
@@ -260,10 +255,7 @@ func (s *Store) writeBatch(ctx context.Context, node contract.NodeRef, b batch, 
 }
 
 // Routes says which lives hold connections of a user, or of people in a room. What has no route is absent.
-type Routes struct {
-	Rooms map[contract.RoomID][]contract.NodeRef
-	Users map[contract.UserID][]contract.NodeRef
-}
+type Routes = contract.Routes
 
 // Resolve answers the routes in one round trip, those of lives that have ended included: the caller knows which
 // nodes live.

@@ -37,6 +37,9 @@ func Open(cfg Config, tel observability.Telemetry) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("open session store: %w", err)
 	}
+	if len(cfg.Addrs) == 0 {
+		return nil, errors.New("open session store: addrs: want host:port at least once")
+	}
 	cfg = cfg.withDefaults()
 	client := redis.NewUniversalClient(cfg.options())
 	return &Store{

@@ -18,14 +18,7 @@ import (
 const MaxSessions = 50
 
 // Session is one login of a user on one device.
-type Session struct {
-	ID        contract.SessionID
-	User      contract.UserID
-	Name      string
-	Device    string
-	CreatedAt time.Time // UTC, whole milliseconds
-	ExpiresAt time.Time // by this process's clock, from the life that Redis says is left
-}
+type Session = contract.Session
 
 // record is the part of a session that never changes.
 type record struct {

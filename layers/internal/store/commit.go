@@ -16,10 +16,7 @@ import (
 const MaxBatch = 2000
 
 // CommitResult is what became of one message of a batch.
-type CommitResult struct {
-	Message   contract.Message // as it is stored
-	Duplicate bool             // it is an earlier one of the same sender and client id
-}
+type CommitResult = contract.CommitResult
 
 // Commit stores a batch in one transaction: it numbers each message, in batch order within a conversation, inserts
 // the messages and an outbox row for each, and deletes the outbox rows of the messages in published, which may be

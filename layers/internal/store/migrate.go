@@ -79,7 +79,7 @@ func migrate(ctx context.Context, cfg Config, work func(*goose.Provider) error) 
 			err = fmt.Errorf("migrate database: %w", err)
 		}
 	}()
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.check(); err != nil {
 		return err
 	}
 	var db *sql.DB

@@ -11,13 +11,7 @@ import (
 )
 
 // Outgoing is an outbox row: the queue item that announces a message.
-type Outgoing struct {
-	ID          contract.MessageID
-	Key         string // the conversation: the partition key
-	Traceparent string
-	Body        []byte
-	CreatedAt   time.Time // the message's
-}
+type Outgoing = contract.Outgoing
 
 // Outbox answers rows of messages made before olderThan, at most limit, in the order in which they were committed: those of one
 // conversation by ascending seq. Of a conversation, it answers nothing that follows a row it leaves out, so that

@@ -30,14 +30,23 @@ type Config struct {
 func (c Config) Validate() error {
 	path, isSQLite := strings.CutPrefix(c.URL, sqliteScheme)
 	switch {
+	case c.URL == "": // whoever needs a database says so when it is opened
 	case !isSQLite && !strings.HasPrefix(c.URL, postgresScheme):
-		return errors.New("database.url: want postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH")
+		return errors.New("url: want postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH")
 	case isSQLite && (path == "" || strings.Contains(path, ":memory:")):
-		return errors.New("database.url: want sqlite:PATH with the path of a file")
+		return errors.New("url: want sqlite:PATH with the path of a file")
 	case c.MaxConns < 0:
-		return fmt.Errorf("database.max_conns: %d is negative; want the connections in use at once, or 0 for %d", c.MaxConns, defaultMaxConns)
+		return fmt.Errorf("max_conns: %d is negative; want the connections in use at once, or 0 for %d", c.MaxConns, defaultMaxConns)
 	}
 	return nil
+}
+
+// check is Validate, and that there is a database.
+func (c Config) check() error {
+	if c.URL == "" {
+		return errors.New("database: url: want postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH")
+	}
+	return c.Validate()
 }
 
 const defaultMaxConns = 16
@@ -71,7 +80,7 @@ func Open(ctx context.Context, cfg Config, tel observability.Telemetry) (_ *Stor
 			err = fmt.Errorf("open database: %w", err)
 		}
 	}()
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	s := &Store{}
