@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -153,7 +154,7 @@ func (p *process) start(ctx context.Context) error {
 
 // startCluster makes this process a member: a lease, a node number, and a port for the other layers.
 func (p *process) startCluster(ctx context.Context) error {
-	tel, err := p.seen.Layer("cluster", "")
+	tel, err := p.seen.Layer("cluster", hostName())
 	if err != nil {
 		return err
 	}
@@ -181,6 +182,14 @@ func (p *process) startCluster(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// hostName names the process before it has a number.
+func hostName() string {
+	if name, err := os.Hostname(); err == nil {
+		return name
+	}
+	return "unknown"
 }
 
 // view is the picture of a layer's nodes, kept from the first time it is asked for.

@@ -12,7 +12,10 @@ import (
 
 // Routes is where this node makes known whom it holds.
 type Routes interface {
+	// Apply writes changes, in order. After an error any part of them may have been written.
 	Apply(ctx context.Context, node contract.NodeRef, changes []contract.RouteChange) error
+	// Replace makes the routes of that life exactly these.
+	Replace(ctx context.Context, node contract.NodeRef, present []contract.RouteChange) error
 	Registered(ctx context.Context, node contract.NodeRef) (bool, error)
 }
 
@@ -153,7 +156,7 @@ func (r *registrar) run(ctx context.Context) {
 		case <-tick.C:
 			look = true
 		case <-ctx.Done():
-			if err := r.flush(working); err != nil {
+			if err := r.flush(working, r.life(), false); err != nil {
 				r.log.Warn("last routes not taken back, their node's end does it", "err", err)
 			}
 			return
@@ -205,12 +208,9 @@ func (r *registrar) step(ctx context.Context, look bool) error {
 		if err != nil {
 			return fmt.Errorf("look for routes: %w", err)
 		}
-		again = !there && r.holdsAny()
+		again = !there
 	}
-	if again {
-		r.registerAll(self)
-	}
-	return r.flush(ctx)
+	return r.flush(ctx, self, again)
 }
 
 func (r *registrar) life() contract.NodeRef {
@@ -219,16 +219,50 @@ func (r *registrar) life() contract.NodeRef {
 	return r.written
 }
 
-func (r *registrar) holdsAny() bool {
+// flush writes what is pending, or with anew everything, in place of whatever is written for this life.
+func (r *registrar) flush(ctx context.Context, self contract.NodeRef, anew bool) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.users) > 0
+	changes, waiting := r.pending, r.waiting
+	r.pending, r.waiting = nil, nil
+	if anew {
+		changes = r.everything() // what was pending is in it, or for a life or a copy that is gone
+		r.written = contract.NodeRef{}
+	}
+	write := len(changes) > 0 || anew
+	r.writing = write
+	r.mu.Unlock()
+	if write {
+		bounded, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		apply := r.routes.Apply
+		if anew {
+			apply = r.routes.Replace
+		}
+		err := apply(bounded, self, changes)
+		r.mu.Lock()
+		r.writing = false
+		if err != nil {
+			r.waiting = append(waiting, r.waiting...)
+			if !anew { // else everything is gathered again
+				r.pending = append(changes, r.pending...)
+			}
+			r.mu.Unlock()
+			return fmt.Errorf("write routes: %w", err)
+		}
+		if anew {
+			r.written = self
+		}
+		r.mu.Unlock()
+	}
+	for _, done := range waiting {
+		done <- nil
+	}
+	poke(r.news) // only now does a reader of the routes see the change
+	return nil
 }
 
-// registerAll puts every route before what is pending.
-func (r *registrar) registerAll(self contract.NodeRef) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// everything is every route of this node. It is called with mu held.
+func (r *registrar) everything() []contract.RouteChange {
 	var all []contract.RouteChange
 	for user, p := range r.users {
 		all = append(all, contract.RouteChange{User: user, Name: p.name})
@@ -242,37 +276,7 @@ func (r *registrar) registerAll(self contract.NodeRef) {
 	if len(all) > 0 {
 		r.m.registered.Inc()
 	}
-	// What is counted now contains what is pending, so that may be dropped: it was for a life or a copy that is gone.
-	r.pending = all
-	r.written = self
-}
-
-// flush writes what is pending.
-func (r *registrar) flush(ctx context.Context) error {
-	r.mu.Lock()
-	changes, waiting, self := r.pending, r.waiting, r.written
-	r.pending, r.waiting = nil, nil
-	r.writing = len(changes) > 0
-	r.mu.Unlock()
-	if len(changes) > 0 {
-		bounded, cancel := context.WithTimeout(ctx, r.timeout)
-		defer cancel()
-		err := r.routes.Apply(bounded, self, changes)
-		r.mu.Lock()
-		r.writing = false
-		if err != nil {
-			r.pending = append(changes, r.pending...)
-			r.waiting = append(waiting, r.waiting...)
-			r.mu.Unlock()
-			return fmt.Errorf("write routes: %w", err)
-		}
-		r.mu.Unlock()
-	}
-	for _, done := range waiting {
-		done <- nil
-	}
-	poke(r.news) // only now does a reader of the routes see the change
-	return nil
+	return all
 }
 
 // tellChanged tells of the rooms that changed; on an error they still have.
