@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"gorm.io/gorm"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testdeps"
@@ -54,6 +56,9 @@ func TestStore(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			for _, c := range suite {
 				t.Run(c.name, func(t *testing.T) { c.test(t, open(t, b.migrated(t))) })
+			}
+			if b.name == "postgres" { // SQLite has one writer, who waits for nobody
+				t.Run("deadlock", func(t *testing.T) { testDeadlock(t, open(t, b.migrated(t))) })
 			}
 			t.Run("migrations", func(t *testing.T) { testMigrations(t, b.empty(t)) })
 			t.Run("concurrent migrations", func(t *testing.T) { testConcurrentMigrations(t, b.empty(t)) })
@@ -231,6 +236,38 @@ func TestPostgresRestart(t *testing.T) {
 	heads, err := s.Heads(t.Context(), []contract.Conversation{"room:1"})
 	if err != nil || heads["room:1"] != 4 {
 		t.Errorf("got heads %v, %v, want 4: what was committed, and no more", heads, err)
+	}
+}
+
+// testDeadlock has two transactions lock two rows crosswise: both are told that they succeeded, and did.
+func testDeadlock(t *testing.T, s *Store) {
+	mustCommit(t, s, message(1, "room:1"), message(1, "room:2"))
+	const add = `UPDATE conversations SET last_seq = last_seq + 100 WHERE id = ?`
+	var wg, bothHoldOne sync.WaitGroup
+	bothHoldOne.Add(2)
+	for _, order := range [][]string{{"room:1", "room:2"}, {"room:2", "room:1"}} {
+		wg.Go(func() {
+			first := true
+			err := s.transact(t.Context(), func(tx *gorm.DB) error {
+				if err := tx.Exec(add, order[0]).Error; err != nil {
+					return err
+				}
+				if first {
+					first = false
+					bothHoldOne.Done()
+					bothHoldOne.Wait()
+				}
+				return tx.Exec(add, order[1]).Error
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	heads, err := s.Heads(t.Context(), []contract.Conversation{"room:1", "room:2"})
+	if err != nil || heads["room:1"] != 201 || heads["room:2"] != 201 {
+		t.Errorf("got %v, %v, want both transactions once", heads, err)
 	}
 }
 
