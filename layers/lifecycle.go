@@ -15,7 +15,7 @@ import (
 type lifecycle struct {
 	log   *slog.Logger
 	parts []*part
-	fail  context.CancelCauseFunc // ends the process when a part ends by itself
+	fail  func(error) // ends the process, since a part has ended by itself
 }
 
 type part struct {

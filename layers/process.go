@@ -2,6 +2,7 @@ package layers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -65,9 +66,17 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 }
 
 // run calls prepare once the admin server answers, for dependencies that live in the process.
-func run(ctx context.Context, cfg Config, o Options, prepare func(*process) error) (err error) {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
+func run(ctx context.Context, cfg Config, o Options, prepare func(*process) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1) // the first part that ended by itself
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+		cancel()
+	}
 	seen, err := observability.Setup(ctx, observability.Config{Log: cfg.Log, Trace: cfg.Trace}, o.Log)
 	if err != nil {
 		return fmt.Errorf("set up observability: %w", err)
@@ -78,25 +87,32 @@ func run(ctx context.Context, cfg Config, o Options, prepare func(*process) erro
 		views: make(map[string]*discovery.View),
 	}
 	p.life.closing("observability", func() error { return seen.Shutdown(context.WithoutCancel(ctx)) })
-	stopped := false
-	defer func() {
-		if !stopped {
-			_ = p.life.stop() // the error of the start is the one to tell
-		}
-	}()
+	err = p.work(ctx, o, prepare)
+	if stopErr := p.life.stop(); err == nil {
+		err = stopErr
+	}
+	select {
+	case first := <-failed:
+		return first // whatever else went wrong followed from it
+	default:
+		return err
+	}
+}
+
+// work starts everything, is ready, and returns when it is told to stop.
+func (p *process) work(ctx context.Context, o Options, prepare func(*process) error) error {
+	p.health.Set("start", errors.New("starting"))
 	if err := p.startAdmin(); err != nil {
 		return err
 	}
-	if err := prepare(p); err != nil {
-		return err
+	err := prepare(p)
+	if err == nil {
+		err = p.start(ctx)
 	}
-	if err := p.start(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && cause != context.Canceled {
-			return cause
-		}
-		if ctx.Err() != nil {
-			return nil // told to stop while it still waited for something
-		}
+	if ctx.Err() != nil {
+		return nil // told to stop while it still waited for something
+	}
+	if err != nil {
 		return err
 	}
 	p.health.Set("start", nil)
@@ -107,19 +123,13 @@ func run(ctx context.Context, cfg Config, o Options, prepare func(*process) erro
 	}
 	<-ctx.Done()
 	p.log.Info("stopping")
-	p.health.Set("start", fmt.Errorf("stopping"))
-	stopped = true
-	err = p.life.stop()
-	if cause := context.Cause(ctx); cause != context.Canceled {
-		return cause
-	}
-	return err
+	p.health.Set("start", errors.New("stopping"))
+	return nil
 }
 
 func (p *process) has(layer string) bool { return slices.Contains(p.layers, layer) }
 
 func (p *process) startAdmin() error {
-	p.health.Set("start", fmt.Errorf("starting"))
 	admin, err := observability.NewAdmin(p.cfg.Admin.Listen, p.seen, p.health, func() any { return Redacted(p.cfg) })
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)

@@ -200,7 +200,7 @@ func (a *announcer) forgetRound(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.log.Info("routes of a dead node taken back", "node", ref.String(), "rooms", len(rooms))
+		a.log.Info("routes of a node that is gone taken back", "node", ref.String(), "rooms", len(rooms))
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		nodes: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_discovery_nodes",
 			Help: "Nodes in this process's view of a layer.",
-		}, []string{"layer"}),
+		}, []string{"of"}),
 		owned: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_discovery_owned",
 			Help: "Partitions, or exclusive jobs, that this process owns and runs at this moment.",
