@@ -1,3 +1,4 @@
+// Package embedded runs in the process what gochat otherwise finds beside it, for `gochat up`.
 package embedded
 
 import (
