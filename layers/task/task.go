@@ -122,7 +122,7 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 	deliveries := make([]contract.Delivery, 0, len(items))
 	for i := range items {
 		var d contract.Delivery
-		if err := d.UnmarshalBinary(items[i].Body); err != nil {
+		if err := d.Decode(items[i].Body); err != nil {
 			t.m.malformed.Inc()
 			t.tel.Log.ErrorContext(ctx, "queue item passed over", "key", items[i].Key, "bytes", len(items[i].Body), "err", err)
 			continue

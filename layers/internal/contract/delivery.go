@@ -25,8 +25,8 @@ const deliveryVersion = 1
 
 var errDelivery = errors.New("delivery: truncated or malformed")
 
-// AppendBinary appends the delivery without its Traceparent. It never fails.
-func (d *Delivery) AppendBinary(b []byte) ([]byte, error) {
+// Append appends the encoded delivery, without its Traceparent, to b.
+func (d *Delivery) Append(b []byte) []byte {
 	b = append(b, deliveryVersion)
 	b = appendString(b, string(d.Conversation))
 	b = binary.AppendVarint(b, d.Seq)
@@ -38,11 +38,11 @@ func (d *Delivery) AppendBinary(b []byte) ([]byte, error) {
 	}
 	b = appendString(b, string(d.Except))
 	b = binary.AppendVarint(b, d.AcceptedAt.UnixMicro())
-	return appendString(b, string(d.Frame)), nil
+	return appendString(b, string(d.Frame))
 }
 
-// UnmarshalBinary reads what AppendBinary wrote and refuses anything else. Frame aliases b.
-func (d *Delivery) UnmarshalBinary(b []byte) error {
+// Decode reads what Append wrote and refuses anything else. Frame aliases b.
+func (d *Delivery) Decode(b []byte) error {
 	if len(b) == 0 || b[0] != deliveryVersion {
 		return errDelivery
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // login adds etcd's token to each call, and gets one where there is none. The client library's own way needs etcd
-// to be up when the client is made, and sends the token of before a restart with the request for a new one, which
+// to be up when the client is made, and sends an expired token with the request for a new one, which
 // etcd 3.4 refuses for ever.
 type login struct {
 	user, password string

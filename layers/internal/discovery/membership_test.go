@@ -168,10 +168,11 @@ func TestDeregisteredStaysAway(t *testing.T) {
 	if err := p.m.Deregister(t.Context(), "never-there"); err != nil {
 		t.Errorf("of a layer that was not there: %v", err)
 	}
+	before := p.m.current()
 	server.Kill()
 	server.Wipe()
 	server.Start()
-	await(t, 10*time.Second, "a new life", func() bool { _, ok := p.m.Node("api"); return ok })
+	await(t, 10*time.Second, "a new life", func() bool { _, ok := p.m.Node("api"); return ok && p.m.current() != before })
 	v := watch(t, p.c, "connect")
 	if !shows(v)() {
 		t.Errorf("got %v, want none", v.Nodes())

@@ -1,0 +1,145 @@
+package layers
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testclient"
+)
+
+// TestCluster runs two of each layer. People on different nodes and transports chat in one room: every message
+// arrives once, in order, everywhere. Then a connect node is killed, and who is online is right again.
+func TestCluster(t *testing.T) {
+	for name, make := range backends() {
+		t.Run(name, func(t *testing.T) {
+			b := make(t)
+			one := start(t, b.config(), All()...)
+			cfg := b.config()
+			cfg.Site.WebSocketURL = "ws://" + one.WebSocket + "/ws"
+			two := start(t, cfg, contract.LayerLogic, contract.LayerTask, contract.LayerAPI, contract.LayerSite)
+			other := spawn(t, b.config(), contract.LayerConnect)
+			chatInOneRoom(t, one, two, other)
+		})
+	}
+}
+
+func chatInOneRoom(t *testing.T, one, two, other *running) {
+	const perPerson = 50
+	people := []*testclient.User{
+		testclient.Register(t, one.api(), "ann"), testclient.Register(t, two.api(), "bob"),
+		testclient.Register(t, one.api(), "cem"), testclient.Register(t, two.api(), "dora"),
+	}
+	conns := []*testclient.Conn{
+		testclient.WebSocket(t, one.WebSocket), testclient.TCP(t, one.TCP[0]),
+		testclient.WebSocket(t, other.WebSocket), testclient.TCP(t, other.TCP[0]),
+	}
+	for i, c := range conns {
+		c.Enter(t, people[i], 1)
+	}
+	// A second connection of ann, on the other node: she is online once, and gets everything there too.
+	second := testclient.TCP(t, other.TCP[0])
+	second.Enter(t, people[0], 1)
+
+	var sending sync.WaitGroup
+	for i, c := range conns {
+		sending.Go(func() {
+			for n := range perPerson {
+				frame := map[string]any{"op": 3, "roomId": 1, "msg": fmt.Sprintf("%s %d", people[i].Name, n), "clientId": fmt.Sprintf("%d-%d", i, n)}
+				if err := c.TrySend(frame); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	sending.Wait()
+	receivers := append(slices.Clone(conns), second)
+	total := perPerson * len(conns)
+	for _, c := range receivers {
+		eventually(t, fmt.Sprintf("%d messages", total), func() bool { return len(c.Texts("room:1")) >= total })
+	}
+	first := receivers[0].Texts("room:1")
+	for i, c := range receivers {
+		checkRoom(t, fmt.Sprintf("receiver %d", i), c, total)
+		if texts := c.Texts("room:1"); !slices.Equal(texts, first) {
+			t.Errorf("receiver %d has another order than the first: %v, %v", i, texts, first)
+		}
+	}
+	for i, c := range conns {
+		for n := range perPerson {
+			c.Await(t, "ack", func(f testclient.Frame) bool {
+				return f.Op() == 20 && f.Str("clientId") == fmt.Sprintf("%d-%d", i, n)
+			})
+		}
+	}
+	privately(t, people, conns, second)
+
+	online := func(want int) func() bool {
+		return func() bool {
+			var out struct{ Count int }
+			people[0].Must(t, "GET", "/v1/rooms/1/online", nil, &out)
+			return out.Count == want
+		}
+	}
+	eventually(t, "four people online, whatever their connections", online(4))
+	other.kill()
+	eventually(t, "two people online after their node was killed", online(2))
+	conns[0].Await(t, "op 5 that tells of the loss", func(f testclient.Frame) bool {
+		people, _ := f["roomUserInfo"].(map[string]any)
+		return f.Op() == 5 && f.Int("count") == 2 && len(people) == 2
+	})
+	conns[0].Send(t, map[string]any{"op": 3, "roomId": 1, "msg": "still here?"})
+	conns[1].AwaitText(t, "still here?")
+}
+
+// checkRoom checks that a receiver of everything has each seq once, from 1, in order.
+func checkRoom(t *testing.T, who string, c *testclient.Conn, total int) {
+	t.Helper()
+	next := 1
+	for _, f := range c.Frames() {
+		if f.Op() != 3 {
+			continue
+		}
+		if f.Int("seq") != next {
+			t.Errorf("%s: got seq %d, want %d", who, f.Int("seq"), next)
+			return
+		}
+		next++
+	}
+	if next != total+1 {
+		t.Errorf("%s: got %d messages, want %d", who, next-1, total)
+	}
+}
+
+// privately sends between every two of the people: to all connections of the addressee and to the sender's other
+// ones, whichever node and transport.
+func privately(t *testing.T, people []*testclient.User, conns []*testclient.Conn, second *testclient.Conn) {
+	for i, from := range people {
+		for j, to := range people {
+			text := fmt.Sprintf("%s to %s", from.Name, to.Name)
+			conns[i].Send(t, map[string]any{"op": 2, "toUserId": to.ID, "msg": text, "clientId": "p" + text})
+			ack := conns[i].Await(t, "ack", func(f testclient.Frame) bool { return f.Op() == 20 && f.Str("clientId") == "p"+text })
+			if i != j {
+				got := conns[j].AwaitText(t, text)
+				if got.Int("fromUserId") != from.ID || got.Str("id") != ack.Str("id") || got.Int("seq") != ack.Int("seq") {
+					t.Errorf("got %v, want it from %d as acknowledged: %v", got, from.ID, ack)
+				}
+			}
+			if i == 0 || j == 0 {
+				second.AwaitText(t, text)
+			}
+		}
+	}
+	for i, c := range conns {
+		for _, f := range c.Frames() {
+			if f.Op() == 2 && f.Int("fromUserId") == people[i].ID {
+				t.Errorf("%s got back what was acknowledged: %v", people[i].Name, f)
+			}
+			if f.Op() == 2 && f.Int("toUserId") != people[i].ID {
+				t.Errorf("%s got a private message of others: %v", people[i].Name, f)
+			}
+		}
+	}
+}
