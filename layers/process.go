@@ -331,7 +331,11 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err := p.server.ServeLogic(l, tel); err != nil {
 		return err
 	}
-	p.bound.DemoUsers = p.cfg.Logic.DemoUsers
+	if p.bound.DemoUsers {
+		if err := l.MakeDemoUsers(ctx); err != nil {
+			return fmt.Errorf("make the demo users: %w", err)
+		}
+	}
 	p.life.run("logic", l.Run)
 	p.serve(contract.LayerLogic)
 	if !p.has(contract.LayerConnect) {
