@@ -223,6 +223,7 @@ type Receipt struct {
 type HistoryRequest struct {
 	Credential    Credential
 	Conversation  Conversation
+	With          UserID // the direct conversation with that user, instead of Conversation
 	After, Before int64
 	Limit         int // 1 to MaxPage; 0 is 50
 }
