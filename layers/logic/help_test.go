@@ -97,10 +97,11 @@ func houseOn(t *testing.T, cfg store.Config, redis string) *house {
 // houses numbers the sources of ids.
 var houses atomic.Int32
 
-// cheap passwords and no limit of what one may send.
+// testConfig has cheap passwords, no limit of what one may send, and commits that wait as long as a test lets them.
 func testConfig() (Config, AuthConfig) {
 	cfg, auth := Defaults(), AuthDefaults()
 	cfg.Rate = RateConfig{PerSecond: 1e6, Burst: 1e6}
+	cfg.Commit.Timeout = patience
 	auth.Argon2 = Argon2Config{MemoryKiB: 8, Time: 1}
 	return cfg, auth
 }
