@@ -2,16 +2,14 @@ package task
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"gochat/layers/internal/contract"
 )
 
-// sender brings parcels to one node, in order, with one push in flight. Its goroutine lives while there is
-// something to bring.
+// sender brings parcels to one life of a node, in order, with one push in flight. Its goroutine lives while there is
+// something to bring; so does the sender itself, unless it is suspect. Task.mu guards it.
 type sender struct {
-	mu      sync.Mutex
 	parcels []*parcel
 	running bool
 	suspect bool // the node was passed over: try it once until it answers again
@@ -33,14 +31,12 @@ const (
 // send hands the parcel to the node's sender. It does not wait.
 func (t *Task) send(node contract.NodeRef, p *parcel) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	s := t.byNode[node]
 	if s == nil {
 		s = &sender{}
 		t.byNode[node] = s
 	}
-	t.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.parcels = append(s.parcels, p)
 	if !s.running {
 		s.running = true
@@ -51,35 +47,38 @@ func (t *Task) send(node contract.NodeRef, p *parcel) {
 // runSender pushes until nothing is left to bring.
 func (t *Task) runSender(node contract.NodeRef, s *sender) {
 	for {
-		s.mu.Lock()
-		n, deliveries := 0, 0
-		for n < len(s.parcels) && (n == 0 || deliveries+len(s.parcels[n].deliveries) <= maxPush) {
-			deliveries += len(s.parcels[n].deliveries)
-			n++
-		}
-		batch := s.parcels[:n:n]
-		s.parcels = s.parcels[n:]
-		if n == 0 {
-			s.parcels, s.running = nil, false
-		}
-		suspect := s.suspect
-		s.mu.Unlock()
-		if n == 0 {
+		batch, deliveries, suspect := t.take(node, s)
+		if len(batch) == 0 {
 			return
 		}
 		err := t.push(node, batch, deliveries, suspect)
-		ended := contract.CodeOf(err) == contract.NotFound
-		s.mu.Lock()
-		s.suspect = err != nil
-		s.mu.Unlock()
-		if ended {
-			t.forget(node, s)
-		}
+		t.mu.Lock()
+		s.suspect = err != nil && contract.CodeOf(err) != contract.NotFound // a life that has ended is nothing to suspect
+		t.mu.Unlock()
 		for _, p := range batch {
 			p.err = err
 			close(p.done)
 		}
 	}
+}
+
+// take is what the next push carries; if nothing is left, the sender has ended.
+func (t *Task) take(node contract.NodeRef, s *sender) (batch []*parcel, deliveries int, suspect bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for n < len(s.parcels) && (n == 0 || deliveries+len(s.parcels[n].deliveries) <= maxPush) {
+		deliveries += len(s.parcels[n].deliveries)
+		n++
+	}
+	batch, s.parcels = s.parcels[:n:n], s.parcels[n:]
+	if n == 0 {
+		s.parcels, s.running = nil, false
+		if !s.suspect {
+			delete(t.byNode, node)
+		}
+	}
+	return batch, deliveries, s.suspect
 }
 
 // push tries until the node answers, has died, or has been tried for long enough.
@@ -109,14 +108,5 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, n int, once bool) er
 		if once || contract.CodeOf(err) != contract.Unavailable || time.Since(start) > t.cfg.PushWithin {
 			return err
 		}
-	}
-}
-
-// forget drops the sender of a life that has ended.
-func (t *Task) forget(node contract.NodeRef, s *sender) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.byNode[node] == s {
-		delete(t.byNode, node)
 	}
 }

@@ -1,0 +1,550 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gochat/layers/internal/contract"
+	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/testdeps"
+	"gochat/observability"
+)
+
+// patience bounds every wait: much longer than anything takes, so that only a broken promise meets it.
+const patience = 60 * time.Second
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// await receives from c, and ends the test if nothing comes.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("not within %s: %s", patience, what)
+		panic("unreachable")
+	}
+}
+
+var (
+	nodeA = contract.NodeRef{ID: "connect-1", Epoch: 10}
+	nodeB = contract.NodeRef{ID: "connect-2", Epoch: 20}
+)
+
+// all owns every partition.
+type all struct{}
+
+func (all) Run(ctx context.Context, n int, own func(context.Context, int) error) error {
+	var owning sync.WaitGroup
+	for p := range n {
+		owning.Go(func() { _ = own(ctx, p) })
+	}
+	owning.Wait()
+	return nil
+}
+
+// world is what a Task works with: a real queue, and routes and nodes that the test scripts.
+type world struct {
+	t        *testing.T
+	queue    *queueredis.Queue
+	registry *prometheus.Registry
+	task     *Task
+	stop     func()
+
+	mu     sync.Mutex
+	routes contract.Routes
+	lost   error // of Resolve
+	// answer, if set, decides about a push; nil is every delivery written once.
+	answer func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error)
+	got    map[contract.NodeRef][]contract.Delivery // what nodes have answered for
+	pushes map[contract.NodeRef]int
+	flying map[contract.NodeRef]int
+}
+
+func newWorld(t *testing.T, change ...func(*Config)) *world {
+	t.Helper()
+	cfg := Defaults()
+	cfg.PushWithin = 300 * time.Millisecond
+	for _, f := range change {
+		f(&cfg)
+	}
+	w := &world{t: t, registry: prometheus.NewRegistry(),
+		routes: contract.Routes{Rooms: make(map[contract.RoomID][]contract.NodeRef), Users: make(map[contract.UserID][]contract.NodeRef)},
+		got:    make(map[contract.NodeRef][]contract.Delivery), pushes: make(map[contract.NodeRef]int), flying: make(map[contract.NodeRef]int)}
+	queueConfig := queueredis.DefaultConfig()
+	queueConfig.Addrs, queueConfig.Partitions = []string{testdeps.Redis(t).Addr()}, 4
+	var err error
+	if w.queue, err = queueredis.New(queueConfig, all{}, observability.Discard()); err != nil {
+		t.Fatal(err)
+	}
+	tel := observability.Discard()
+	tel.Metrics = w.registry
+	w.task = New(cfg, w.queue, w, w, tel)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.task.Run(ctx) }()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := await(t, "the task ends", done); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(func() { w.stop(); _ = w.queue.Close() })
+	return w
+}
+
+// room and user set where receivers are.
+func (w *world) room(id contract.RoomID, nodes ...contract.NodeRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.routes.Rooms[id] = nodes
+}
+
+func (w *world) user(id contract.UserID, nodes ...contract.NodeRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.routes.Users[id] = nodes
+}
+
+func (w *world) Resolve(context.Context, []contract.RoomID, []contract.UserID) (contract.Routes, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.routes, w.lost // the maps are not changed once deliveries are published
+}
+
+func (w *world) Push(_ context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+	w.mu.Lock()
+	w.pushes[node]++
+	w.flying[node]++
+	if w.flying[node] > 1 {
+		w.t.Errorf("%d pushes to %s at once", w.flying[node], node)
+	}
+	answer := w.answer
+	w.mu.Unlock()
+	reply := &contract.PushReply{Results: make([]contract.PushResult, len(r.Deliveries))}
+	for i := range reply.Results {
+		reply.Results[i].Written = 1
+	}
+	var err error
+	if answer != nil {
+		var given *contract.PushReply
+		if given, err = answer(node, r); given != nil {
+			reply = given
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flying[node]--
+	if err != nil {
+		return nil, err
+	}
+	w.got[node] = append(w.got[node], r.Deliveries...)
+	return reply, nil
+}
+
+// script sets how nodes answer from now on.
+func (w *world) script(answer func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = answer
+}
+
+func (w *world) received(node contract.NodeRef) []contract.Delivery {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.got[node])
+}
+
+func (w *world) pushed(node contract.NodeRef) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pushes[node]
+}
+
+func (w *world) publish(deliveries ...contract.Delivery) {
+	w.t.Helper()
+	items := make([]contract.Item, len(deliveries))
+	for i, d := range deliveries {
+		items[i] = contract.Item{Key: string(d.Conversation), Body: d.Append(nil)}
+		if d.Traceparent != "" {
+			items[i].Headers = map[string]string{contract.HeaderTraceparent: d.Traceparent}
+		}
+	}
+	if err := w.queue.Publish(w.t.Context(), items); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// toRoom is message seq of a room.
+func toRoom(room contract.RoomID, seq int64) contract.Delivery {
+	return contract.Delivery{Conversation: contract.RoomConversation(room), Seq: seq, Message: contract.MessageID(int64(room)*1_000_000 + seq),
+		Room: room, AcceptedAt: time.Now(), Frame: []byte("{}")}
+}
+
+// count is a counter's value, of all labels that have the value given, if one is.
+func (w *world) count(name string, label ...string) int {
+	w.t.Helper()
+	families, err := w.registry.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			counts := len(label) == 0
+			for _, l := range m.GetLabel() {
+				counts = counts || l.GetValue() == label[0]
+			}
+			if counts {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return int(sum)
+}
+
+// depth is how many items the queue still holds.
+func (w *world) depth() int64 {
+	w.t.Helper()
+	stats, err := w.queue.Stats(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var sum int64
+	for _, p := range stats.Partitions {
+		sum += p.Depth
+	}
+	return sum
+}
+
+// Every node gets each conversation in its order, once; and while a push is in flight, what comes gathers for the
+// next.
+func TestOrderAndBatches(t *testing.T) {
+	w := newWorld(t)
+	const rooms, each = 12, 200
+	for room := range contract.RoomID(rooms) {
+		w.room(room+1, nodeA, nodeB)
+	}
+	release := make(chan struct{})
+	var largest atomic.Int64
+	w.script(func(node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+		if node == nodeB {
+			<-release
+			largest.Store(max(largest.Load(), int64(len(r.Deliveries))))
+		}
+		return nil, nil
+	})
+	for seq := range int64(each) {
+		var batch []contract.Delivery
+		for room := range contract.RoomID(rooms) {
+			batch = append(batch, toRoom(room+1, seq+1))
+		}
+		w.publish(batch...)
+	}
+	eventually(t, "a push hangs", func() bool { return w.pushed(nodeB) == 1 && len(w.received(nodeA)) > 0 })
+	eventually(t, "what other partitions have gathers", func() bool {
+		w.task.mu.Lock()
+		defer w.task.mu.Unlock()
+		return len(w.task.byNode[nodeB].parcels) >= 2 // of the three whose items are not in flight
+	})
+	if w.pushed(nodeB) != 1 {
+		t.Error("a second push began while one was in flight")
+	}
+	close(release)
+	for _, node := range []contract.NodeRef{nodeA, nodeB} {
+		eventually(t, "all has come to "+node.String(), func() bool { return len(w.received(node)) >= rooms*each })
+		next := make(map[contract.RoomID]int64)
+		for _, d := range w.received(node) {
+			if next[d.Room]++; d.Seq != next[d.Room] {
+				t.Fatalf("%s: seq %d of room %d came as number %d", node, d.Seq, d.Room, next[d.Room])
+			}
+		}
+	}
+	if largest.Load() < 2 || w.pushed(nodeB) >= rooms*each/2 {
+		t.Errorf("%d pushes, the largest of %d deliveries: nothing was gathered", w.pushed(nodeB), largest.Load())
+	}
+	eventually(t, "all is acknowledged and counted", func() bool {
+		return w.depth() == 0 && w.count("gochat_deliveries_total", "written") == 2*rooms*each
+	})
+	if got := w.count("gochat_messages_consumed_total"); got != rooms*each {
+		t.Errorf("%d counted as consumed, want %d", got, rooms*each)
+	}
+}
+
+// A node that is away for a moment loses nothing, and what comes later does not overtake.
+func TestNodeAwayForAMoment(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.PushWithin = patience })
+	w.room(1, nodeA)
+	var tries atomic.Int32
+	w.script(func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error) {
+		if tries.Add(1) <= 3 {
+			return nil, fmt.Errorf("push: %w", contract.Errorf(contract.Unavailable, "away"))
+		}
+		return nil, nil
+	})
+	for seq := range int64(20) {
+		w.publish(toRoom(1, seq+1))
+	}
+	eventually(t, "all has come", func() bool { return len(w.received(nodeA)) == 20 })
+	for i, d := range w.received(nodeA) {
+		if d.Seq != int64(i+1) {
+			t.Fatalf("seq %d came as number %d", d.Seq, i+1)
+		}
+	}
+	if got := w.count("gochat_pushes_total", "unavailable"); got != 3 {
+		t.Errorf("%d pushes counted as unavailable, want 3", got)
+	}
+}
+
+// A node that stays away is passed over, and from then on tried once for what comes, until it answers again. Others
+// get everything meanwhile.
+func TestNodeThatStaysAway(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA, nodeB)
+	var away atomic.Bool
+	away.Store(true)
+	w.script(func(node contract.NodeRef, _ *contract.PushRequest) (*contract.PushReply, error) {
+		if node == nodeB && away.Load() {
+			return nil, contract.Errorf(contract.Unavailable, "away")
+		}
+		return nil, nil
+	})
+	bring := func(seq int64) (tries int) {
+		before := w.pushed(nodeB)
+		w.publish(toRoom(1, seq))
+		eventually(t, "it is done", func() bool { return w.depth() == 0 })
+		if got := w.received(nodeA); int64(len(got)) != seq || got[seq-1].Seq != seq {
+			t.Errorf("the other node has %d deliveries, want %d", len(got), seq)
+		}
+		return w.pushed(nodeB) - before
+	}
+	if tries := bring(1); tries < 2 {
+		t.Errorf("tried %d times before it was passed over, want more", tries)
+	}
+	for seq := int64(2); seq < 5; seq++ {
+		if tries := bring(seq); tries != 1 {
+			t.Errorf("a suspect node is tried %d times, want once", tries)
+		}
+	}
+	if got := w.count("gochat_deliveries_total", "error"); got != 4 {
+		t.Errorf("%d counted as error, want 4", got)
+	}
+	away.Store(false)
+	if tries := bring(5); tries != 1 || len(w.received(nodeB)) != 1 {
+		t.Errorf("back again, it has %d deliveries after %d tries", len(w.received(nodeB)), tries)
+	}
+	away.Store(true)
+	if tries := bring(6); tries < 2 {
+		t.Errorf("away again after it answered, it is tried %d times, want more", tries)
+	}
+}
+
+// A life that has ended is not tried again, and nothing is kept of it; nor is anything of one that answers.
+func TestEndedLife(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA, nodeB)
+	w.script(func(node contract.NodeRef, _ *contract.PushRequest) (*contract.PushReply, error) {
+		if node == nodeB {
+			return nil, contract.Errorf(contract.NotFound, "node %s is gone", node)
+		}
+		return nil, nil
+	})
+	for seq := range int64(3) {
+		w.publish(toRoom(1, seq+1))
+		eventually(t, "it is done", func() bool { return w.depth() == 0 })
+		if got := w.pushed(nodeB); got != int(seq+1) {
+			t.Errorf("tried %d times for %d deliveries", got, seq+1)
+		}
+	}
+	eventually(t, "nothing is kept", func() bool {
+		w.task.mu.Lock()
+		defer w.task.mu.Unlock()
+		return len(w.task.byNode) == 0
+	})
+}
+
+// A node that answers for less than it was asked is not believed.
+func TestShortAnswer(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA)
+	w.script(func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error) {
+		return &contract.PushReply{}, nil
+	})
+	w.publish(toRoom(1, 1))
+	eventually(t, "it is done", func() bool { return w.depth() == 0 && w.count("gochat_deliveries_total", "error") == 1 })
+}
+
+// Users are asked for where they are, each on each node; who is nowhere is offline, the sender's own places aside.
+func TestUsers(t *testing.T) {
+	w := newWorld(t)
+	w.user(1, nodeA)
+	w.user(2, nodeA, nodeB)
+	direct := func(message contract.MessageID, users ...contract.UserID) contract.Delivery {
+		return contract.Delivery{Conversation: "dm:1:2", Seq: int64(message), Message: message, Users: users, Except: "c1",
+			AcceptedAt: time.Now().UTC().Truncate(time.Microsecond), Frame: []byte(`{"op":2}`), Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	}
+	notice := contract.Delivery{Conversation: "dm:1:2", Users: []contract.UserID{9}, Frame: []byte(`{"op":14}`), AcceptedAt: time.Now()}
+	w.publish(direct(1, 2, 1), direct(2, 1, 2), direct(3, 9, 1), direct(4, 1, 9), direct(5, 9), notice)
+	eventually(t, "all is done", func() bool { return w.depth() == 0 })
+	for _, c := range []struct {
+		node contract.NodeRef
+		want string
+	}{
+		{nodeA, "1:[2 1] 2:[1 2] 3:[1] 4:[1]"},
+		{nodeB, "1:[2] 2:[2]"},
+	} {
+		var got []string
+		for _, d := range w.received(c.node) {
+			got = append(got, fmt.Sprintf("%d:%v", d.Message, d.Users))
+			if want := direct(d.Message); d.Conversation != want.Conversation || d.Except != want.Except || string(d.Frame) != string(want.Frame) ||
+				d.Traceparent != want.Traceparent || d.AcceptedAt.IsZero() {
+				t.Errorf("%s got %+v", c.node, d)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s got %v, want %s", c.node, got, c.want)
+		}
+	}
+	eventually(t, "all is counted", func() bool { return w.count("gochat_deliveries_total", "written") == 6 })
+	if got := w.count("gochat_deliveries_total", "offline"); got != 2 {
+		t.Errorf("%d counted as offline, want the 2 addressees who are nowhere", got)
+	}
+	if got := w.count("gochat_messages_consumed_total"); got != 5 {
+		t.Errorf("%d counted as consumed, want the 5 messages and no notice", got)
+	}
+}
+
+// What became of receivers is counted as nodes tell it.
+func TestOutcomes(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA)
+	w.script(func(_ contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+		reply := &contract.PushReply{}
+		for range r.Deliveries {
+			reply.Results = append(reply.Results, contract.PushResult{Written: 10, Queued: 5, Slow: 2, Gone: 1})
+		}
+		return reply, nil
+	})
+	notice := toRoom(1, 0)
+	w.publish(toRoom(1, 1), notice, toRoom(1, 2))
+	for outcome, want := range map[string]int{"written": 30, "slow": 4, "gone": 2} {
+		eventually(t, "it is counted", func() bool { return w.count("gochat_deliveries_total", outcome) >= want })
+		if got := w.count("gochat_deliveries_total", outcome); got != want {
+			t.Errorf("%s: %d, want %d", outcome, got, want)
+		}
+	}
+}
+
+// What is no delivery is passed over and counted; what stands around it arrives.
+func TestMalformedItems(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA)
+	first, second := toRoom(1, 1), toRoom(1, 2)
+	newer := first.Append(nil)
+	newer[0]++
+	for _, body := range [][]byte{nil, []byte("garbage"), newer, first.Append(nil)[:5]} {
+		if err := w.queue.Publish(t.Context(), []contract.Item{{Key: "room:1", Body: body}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.publish(first)
+	if err := w.queue.Publish(t.Context(), []contract.Item{{Key: "room:1", Body: []byte("garbage")}}); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(second)
+	eventually(t, "both have come", func() bool { return len(w.received(nodeA)) == 2 && w.depth() == 0 })
+	if got := w.count("gochat_deliveries_malformed_total"); got != 5 {
+		t.Errorf("%d counted as malformed, want 5", got)
+	}
+}
+
+// While nobody knows where people are, nothing is acknowledged; then it is brought, in order.
+func TestRoutesAway(t *testing.T) {
+	w := newWorld(t)
+	w.room(1, nodeA)
+	w.mu.Lock()
+	w.lost = errors.New("routes are away")
+	w.mu.Unlock()
+	for seq := range int64(20) {
+		w.publish(toRoom(1, seq+1))
+	}
+	eventually(t, "it has been tried", func() bool { return w.count("gochat_messages_consumed_total") > 0 })
+	if w.depth() != 20 || w.pushed(nodeA) != 0 {
+		t.Errorf("%d items are left and %d pushes were made", w.depth(), w.pushed(nodeA))
+	}
+	w.mu.Lock()
+	w.lost = nil
+	w.mu.Unlock()
+	eventually(t, "all has come", func() bool { return len(w.received(nodeA)) == 20 })
+	for i, d := range w.received(nodeA) {
+		if d.Seq != int64(i+1) {
+			t.Fatalf("seq %d came as number %d", d.Seq, i+1)
+		}
+	}
+}
+
+// The end waits for the push in flight, acknowledges what it brought, and leaves no goroutine.
+func TestEnd(t *testing.T) {
+	before := runtime.NumGoroutine()
+	w := newWorld(t)
+	w.room(1, nodeA)
+	inside, release := make(chan struct{}), make(chan struct{})
+	w.script(func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error) {
+		close(inside)
+		<-release
+		return nil, nil
+	})
+	w.publish(toRoom(1, 1))
+	await(t, "the push", inside)
+	ended := make(chan struct{})
+	go func() { w.stop(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("the task ended with a push in flight")
+	case <-time.After(50 * time.Millisecond): // enough to see it, if it does
+	}
+	close(release)
+	await(t, "the task ends", ended)
+	if got := w.received(nodeA); len(got) != 1 || w.depth() != 0 {
+		t.Errorf("%d brought and %d left in the queue, want 1 and 0", len(got), w.depth())
+	}
+	_ = w.queue.Close()
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+2 }) // those that wait for redis-server
+}
+
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg Config
+		ok  bool
+	}{
+		"defaults":        {Defaults(), true},
+		"never again":     {Config{Timeout: time.Second}, true},
+		"no timeout":      {Config{PushWithin: time.Second}, false},
+		"negative period": {Config{Timeout: time.Second, PushWithin: -1}, false},
+	} {
+		if err := c.cfg.Validate(); (err == nil) != c.ok {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
