@@ -49,59 +49,88 @@ func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int
 	return nil
 }
 
+// replay is where one conversation stands that is, or has just been, replayed to a channel.
+type replay struct {
+	done bool
+	seq  int64 // until done, the highest that was withheld; then, the last that was sent
+}
+
+// pushTail is how late the push of a message may come and still be known as one that a replay has sent. Later it is
+// sent once more, and the client drops it by its seq.
+const pushTail = time.Minute
+
 // replayOne sends one page at most, and answers how many messages it had.
 func (c *channel) replayOne(ctx context.Context, conversation contract.Conversation, after int64, left int) (int, error) {
-	c.mu.Lock()
-	if c.replay == nil {
-		c.replay = make(map[contract.Conversation]int64)
-	}
-	if _, replaying := c.replay[conversation]; !replaying {
-		c.replay[conversation] = 0
-	}
-	c.mu.Unlock()
-
+	c.beginReplay(conversation)
 	sent, last := 0, after
 	for {
 		if left-sent <= 0 || sent >= replayPage {
 			c.send(wire.AppendReplayDone(nil, conversation, after+1, last, true))
 			return sent, nil
 		}
-		c.waitDrained()
-		page, err := c.srv.logic.History(ctx, &contract.HistoryRequest{
-			Credential: c.credential(), Conversation: conversation, After: last, Limit: min(replayPage-sent, left-sent)})
+		page, err := c.history(ctx, conversation, last, min(replayPage-sent, left-sent))
 		if err != nil {
 			return sent, err
 		}
-		var frame []byte
+		var latest time.Time
 		for i := range page.Messages {
-			frame = wire.AppendMessage(frame[:0:0], &page.Messages[i])
-			c.send(frame)
-			last = page.Messages[i].Seq
+			m := &page.Messages[i]
+			c.waitDrained() // so that a page of long messages is no reason to call the client slow
+			c.touch()       // it takes what it is sent, while nobody reads its pongs
+			c.send(wire.AppendMessage(nil, m))
+			last, latest = m.Seq, m.CreatedAt
 		}
 		sent += len(page.Messages)
 		c.srv.m.replayed.Add(float64(len(page.Messages)))
 		if page.More {
 			continue
 		}
-		if c.goLive(conversation, last, wire.AppendReplayDone(nil, conversation, after+1, last, false)) {
+		if c.goLive(conversation, last, latest, wire.AppendReplayDone(nil, conversation, after+1, last, false)) {
 			return sent, nil
+		}
+		if len(page.Messages) == 0 {
+			return sent, contract.RetryLater(contract.Unavailable, time.Second, "the latest of %s cannot be read yet", conversation)
 		}
 	}
 }
 
-// goLive ends the replay with the frame done, unless a live message beyond last was withheld meanwhile.
-func (c *channel) goLive(conversation contract.Conversation, last int64, done []byte) bool {
-	w := c.srv.writers.Get().(*writer)
-	defer c.srv.writers.Put(w)
-	f := newFrame(done)
+// history reads under a deadline of its own: the whole replay takes as long as the client takes to read it.
+func (c *channel) history(ctx context.Context, conversation contract.Conversation, after int64, limit int) (*contract.HistoryReply, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.srv.cfg.Timeout)
+	defer cancel()
+	return c.srv.logic.History(ctx, &contract.HistoryRequest{
+		Credential: c.credential(), Conversation: conversation, After: after, Limit: limit})
+}
+
+func (c *channel) beginReplay(conversation contract.Conversation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.replay[conversation] > last {
+	if c.replays == nil {
+		c.replays = make(map[contract.Conversation]replay)
+	}
+	if r, found := c.replays[conversation]; !found || r.done {
+		c.replays[conversation] = replay{}
+	}
+}
+
+// goLive ends the replay with the frame done, unless a live message beyond last, of the time latest, was withheld
+// meanwhile.
+func (c *channel) goLive(conversation contract.Conversation, last int64, latest time.Time, done []byte) bool {
+	w := c.srv.writers.Get().(*writer)
+	defer c.srv.writers.Put(w)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, replaying := c.replays[conversation]
+	if replaying && r.seq > last {
 		return false
 	}
-	c.forgetReplay(conversation)
+	if replaying && time.Since(latest) < pushTail {
+		c.replays[conversation] = replay{done: true, seq: last}
+	} else {
+		c.forgetReplay(conversation)
+	}
 	if !c.ended {
-		c.write(w, f[c.transport])
+		c.write(w, c.transport.frame(done))
 	}
 	return true
 }
@@ -114,13 +143,8 @@ func (c *channel) stopReplay(conversation contract.Conversation) {
 
 // forgetReplay is called with mu held.
 func (c *channel) forgetReplay(conversation contract.Conversation) {
-	delete(c.replay, conversation)
-	if len(c.replay) == 0 {
-		c.replay = nil // push looks no further than this
+	delete(c.replays, conversation)
+	if len(c.replays) == 0 {
+		c.replays = nil // push looks no further than this
 	}
-}
-
-// jitter spreads what many do at once over comeBack milliseconds.
-func jitter(number uint64) time.Duration {
-	return time.Duration(200+number*7919%(comeBack-200)) * time.Millisecond
 }
