@@ -227,19 +227,32 @@ func (c *channel) countQueued(bytes int) {
 
 // timeouts are the same for every connection.
 type timeouts struct {
-	write  time.Duration // for a peer to take what waits: at most Config.QueueBytes
+	write  time.Duration // for a peer to take maxWrite bytes
 	linger time.Duration // for the last frames, and for the peer to close its side
 }
 
-// writeQueue writes what waits, all of it in one call where the kernel allows, until nothing does. After the end
-// it closes the socket for writing.
+// maxWrite bounds one write of what waits, so that a peer that reads slowly, but reads, has time for it.
+const maxWrite = 64 << 10
+
+// takeQueue takes the next frames to write together. It is called with mu held.
+func (c *channel) takeQueue() (batch net.Buffers, bytes int) {
+	n := 0
+	for n < len(c.queue) && (n == 0 || bytes+len(c.queue[n]) <= maxWrite) {
+		bytes += len(c.queue[n])
+		n++
+	}
+	batch, c.queue, c.begun = c.queue[:n:n], c.queue[n:], false
+	return batch, bytes
+}
+
+// writeQueue writes what waits, as much in one call as may be, until nothing does. After the end it closes the socket
+// for writing.
 func (c *channel) writeQueue() {
 	for {
 		c.mu.Lock()
-		batch := net.Buffers(c.queue)
-		c.queue, c.begun = nil, false
+		batch, bytes := c.takeQueue()
 		if len(batch) == 0 {
-			c.writing = false
+			c.queue, c.writing = nil, false
 			if c.ended {
 				c.closeWrite()
 			} else {
@@ -255,10 +268,7 @@ func (c *channel) writeQueue() {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(timeout))
 		c.mu.Unlock()
 
-		bytes := 0
-		for _, b := range batch {
-			bytes += len(b)
-		}
+		c.srv.m.writeFrames.Observe(float64(len(batch)))
 		_, err := batch.WriteTo(c.conn)
 
 		c.mu.Lock()

@@ -17,6 +17,7 @@ type metrics struct {
 	closes      *prometheus.CounterVec
 	deliveries  [4]prometheus.Counter // by outcome
 	queueBytes  prometheus.Gauge
+	writeFrames prometheus.Histogram
 	seconds     prometheus.Histogram
 	registered  prometheus.Counter
 	replayed    prometheus.Counter
@@ -44,6 +45,9 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
 		queueBytes: with.NewGauge(prometheus.GaugeOpts{
 			Name: "gochat_channel_queue_bytes", Help: "Bytes that wait for sockets, over all channels."}),
+		writeFrames: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "gochat_channel_write_frames", Help: "Frames of one write of what waited for a socket.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 12)}),
 		seconds: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_message_end_to_end_seconds", Help: "From acceptance to the last socket write of a delivery on this node.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, NativeHistogramBucketFactor: 1.1}),
