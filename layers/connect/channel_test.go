@@ -360,7 +360,7 @@ func TestDeadlineEnds(t *testing.T) {
 func TestWriterTimesOut(t *testing.T) {
 	n := startNode(t, obliging(), func(c *Connect) { c.timeouts.write = 100 * time.Millisecond })
 	_, _ = dialPeer(t, n, tcp, 2)
-	for range 5 {
+	for range 15 { // more than the sockets hold, less than may wait
 		n.push(t, note("dm:1:2", 0, strings.Repeat("w", 16_000)))
 	}
 	eventually(t, "cut off", func() bool { return n.metric(t, "gochat_connections") == 0 })
