@@ -91,14 +91,15 @@ type channel struct {
 	memberships []membership    // the bucket's
 	entering    contract.RoomID // the bucket's: the room that is about to be joined, unless it is left before
 
-	mu      sync.Mutex
-	queue   [][]byte                         // frames that wait for the writer goroutine
-	begun   bool                             // the first of them is the rest of a frame, the beginning of which is in the socket
-	queued  int                              // bytes in queue and in the writer's hands
-	writing bool                             // the writer goroutine lives
-	ended   bool                             // no frame goes out any more but what is queued
-	replays map[contract.Conversation]replay // nil unless there is one
-	drained chan struct{}                    // closed when the queue has become short; nil if nobody waits
+	mu          sync.Mutex
+	queue       [][]byte                         // frames that wait for the writer goroutine
+	begun       bool                             // the first of them is the rest of a frame, the beginning of which is in the socket
+	queued      int                              // bytes in queue and in the writer's hands
+	writing     bool                             // the writer goroutine lives
+	ended       bool                             // no frame goes out any more but what is queued
+	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
+	withholdAll bool                             // until it is known what is unread
+	drained     chan struct{}                    // closed when the queue has become short; nil if nobody waits
 }
 
 // id is how deliveries name the connection that must not get them.
@@ -149,16 +150,9 @@ func (c *channel) push(w *writer, f *frame, conversation contract.Conversation, 
 	if c.ended {
 		return gone
 	}
-	if seq > 0 && c.replays != nil {
-		if r, found := c.replays[conversation]; found {
-			switch {
-			case !r.done:
-				c.replays[conversation] = replay{seq: max(r.seq, seq)}
-				return queued
-			case seq <= r.seq:
-				return written
-			}
-			c.forgetReplay(conversation)
+	if seq > 0 {
+		if o, is := c.withheld(conversation, seq); is {
+			return o
 		}
 	}
 	return c.write(w, f[c.transport])

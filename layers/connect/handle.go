@@ -97,27 +97,42 @@ func (c *channel) credential() contract.Credential {
 
 // auth authenticates the connection or, with the session it already has, moves it to another room.
 func (c *channel) auth(ctx context.Context, r *wire.Request) error {
+	if c.who != nil && contract.SessionOf(r.AuthToken) != c.who.session {
+		c.end(contract.Unauthenticated, "the connection is another session's")
+		return nil
+	}
+	if r.Resume == nil {
+		return c.admission(ctx, r)
+	}
+	// Before the first live message can come, so that none comes before what it follows, or twice.
+	if err := c.withhold(r.Resume); err != nil {
+		return err
+	}
+	if err := c.admission(ctx, r); err != nil || c.who == nil {
+		c.stopWithholding()
+		return err
+	}
+	return c.resume(ctx, r.Resume)
+}
+
+// admission lets the connection into its bucket and the room. Without an error and who still nil, it has ended.
+func (c *channel) admission(ctx context.Context, r *wire.Request) error {
 	if c.who == nil {
 		if err := c.authenticate(ctx, r.AuthToken); err != nil || c.who == nil {
 			return err
 		}
-	} else if contract.SessionOf(r.AuthToken) != c.who.session {
-		c.end(contract.Unauthenticated, "the connection is another session's")
+	}
+	if r.Room == 0 {
 		return nil
 	}
-	if r.Room != 0 {
-		// The new room first: who may not enter it stays where they are.
-		if err := c.enterRoom(ctx, r.Room); err != nil {
-			return err
-		}
-		if c.authRoom != 0 && c.authRoom != r.Room {
-			c.leaveRoom(c.authRoom)
-		}
-		c.authRoom = r.Room
+	// The new room first: who may not enter it stays where they are.
+	if err := c.enterRoom(ctx, r.Room); err != nil {
+		return err
 	}
-	if r.Resume != nil {
-		return c.resume(ctx, r.Resume)
+	if c.authRoom != 0 && c.authRoom != r.Room {
+		c.leaveRoom(c.authRoom)
 	}
+	c.authRoom = r.Room
 	return nil
 }
 
@@ -170,7 +185,7 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 func (c *channel) leaveRoom(id contract.RoomID) {
 	if c.bucket.leave(c, id) {
 		c.srv.registrar.depart(c.who, id)
-		c.stopReplay(contract.RoomConversation(id))
+		c.stopReplays([]contract.Conversation{contract.RoomConversation(id)})
 	}
 }
 
