@@ -228,7 +228,7 @@ func TestReplayLags(t *testing.T) {
 func TestReplayPaced(t *testing.T) {
 	eachTransport(t, func(t *testing.T, tr transport) {
 		logic, s := stocked(map[contract.Conversation]int{"room:1": 0})
-		for range 60 {
+		for range 30 {
 			s.add("room:1", strings.Repeat("r", 12_000))
 		}
 		n := startNode(t, logic, func(c *Connect) {
@@ -237,12 +237,12 @@ func TestReplayPaced(t *testing.T) {
 		p, _ := dialPeer(t, n, tr, 2)
 		p.send(t, `{"op":12,"resume":{"room:1":0}}`)
 		time.Sleep(300 * time.Millisecond)
-		for seq := 1; seq <= 60; seq++ {
+		for seq := 1; seq <= 30; seq++ {
 			if f, err := p.next(); err != nil || f.Int("seq") != seq {
 				t.Fatalf("got seq %d, %v, want %d", f.Int("seq"), err, seq)
 			}
 		}
-		if f, err := p.next(); err != nil || !has(f, object{"op": 22, "to": 60, "more": false}) {
+		if f, err := p.next(); err != nil || !has(f, object{"op": 22, "to": 30, "more": false}) {
 			t.Errorf("got %v, %v, want the end of the replay", f, err)
 		}
 	})
@@ -251,7 +251,7 @@ func TestReplayPaced(t *testing.T) {
 // TestReplayRacesPushes lets connections come, naming where they are or asking for what is unread, while messages are
 // stored and pushed. Each gets every message that followed, once and in order.
 func TestReplayRacesPushes(t *testing.T) {
-	const rounds, before, messages = 25, 30, 150
+	const rounds, before, messages = 10, 30, 150
 	resumes := map[string]object{"named": {"dm:1:2": 10}, "unread": {}}
 	for name, resume := range resumes {
 		t.Run(name, func(t *testing.T) {
