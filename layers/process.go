@@ -233,8 +233,16 @@ func (p *process) sessions(ctx context.Context, layer string, tel observability.
 		return nil, fmt.Errorf("redis: %w", err)
 	}
 	p.life.closing(layer+" redis", s.Close)
-	p.health.Watch(layer+": redis", s.Ping)
-	return s, await(ctx, layer+": redis", p.health, p.log, s.Ping)
+	return s, p.awaitAndWatch(ctx, layer+": redis", s.Ping)
+}
+
+// awaitAndWatch waits until a dependency answers; from then on readiness asks it anew each time.
+func (p *process) awaitAndWatch(ctx context.Context, what string, ask func(context.Context) error) error {
+	if err := await(ctx, what, p.health, p.log, ask); err != nil {
+		return err
+	}
+	p.health.Watch(what, ask)
+	return nil
 }
 
 // queue opens a layer's own end of the queue.
@@ -250,8 +258,7 @@ func (p *process) queue(ctx context.Context, layer string, owner *discovery.Part
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	p.life.closing(layer+" queue", q.Close)
-	p.health.Watch(layer+": queue", q.Ping)
-	return q, await(ctx, layer+": queue", p.health, p.log, q.Ping)
+	return q, p.awaitAndWatch(ctx, layer+": queue", q.Ping)
 }
 
 // Bounds of the end.
@@ -294,22 +301,15 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var db *store.Store
-	err = await(ctx, "logic: database", p.health, p.log, func(ctx context.Context) (err error) {
-		if db, err = store.Open(ctx, p.cfg.Database, tel); err != nil {
-			return err
-		}
-		if err := db.CheckSchema(ctx); err != nil {
-			_ = db.Close() // the schema is what to tell of
-			return err
-		}
-		return nil
-	})
+	db, err := store.Open(p.cfg.Database, tel)
 	if err != nil {
 		return err
 	}
 	p.life.closing("database", db.Close)
-	p.health.Watch("logic: database", db.Ping)
+	if err := await(ctx, "logic: database", p.health, p.log, db.CheckSchema); err != nil {
+		return err
+	}
+	p.health.Watch("logic: database", db.Ping) // the schema does not go away
 	sessions, err := p.sessions(ctx, contract.LayerLogic, tel)
 	if err != nil {
 		return err
@@ -411,11 +411,7 @@ func (p *process) awaitNodes(ctx context.Context, what string, view *discovery.V
 		}
 		return nil
 	}
-	if err := await(ctx, what, p.health, p.log, has); err != nil {
-		return err
-	}
-	p.health.Watch(what, has)
-	return nil
+	return p.awaitAndWatch(ctx, what, has)
 }
 
 func (p *process) startTask(ctx context.Context) error {
