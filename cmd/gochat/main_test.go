@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gochat/layers"
 )
 
 // invoke runs the command line and answers what it printed and its error.
@@ -67,6 +69,8 @@ func TestWrongSettings(t *testing.T) {
 		{"unknown flag key", "", [2]string{}, []string{"--set", "api.lisen=x"}, []string{"api.lisen", "api.listen"}},
 		{"flag without a value", "", [2]string{}, []string{"--set", "api.listen"}, []string{"KEY=VALUE"}},
 		{"no such file", "", [2]string{}, []string{"--config", "/nowhere.toml"}, []string{"/nowhere.toml"}},
+		{"rpc on every address", "", [2]string{"GOCHAT_RPC_LISTEN", "0.0.0.0:7"}, nil, []string{"rpc.advertise", "0.0.0.0:7"}},
+		{"advertising every address", "", [2]string{"GOCHAT_RPC_ADVERTISE", ":7"}, nil, []string{"GOCHAT_RPC_ADVERTISE", "a host that others can reach"}},
 		{"unknown queue", "", [2]string{"GOCHAT_QUEUE_DRIVER", "pigeon"}, nil, []string{"GOCHAT_QUEUE_DRIVER", "pigeon", "redis"}},
 	} {
 		for _, verb := range [][]string{{"config"}, {"run", "--layers", "site"}, {"up", "--data-dir", filepath.Join(t.TempDir(), "never-made")}} {
@@ -181,6 +185,19 @@ func TestMigrate(t *testing.T) {
 	}
 	if _, err := invoke(t, "migrate", "up"); err == nil || !strings.Contains(err.Error(), "database.url") {
 		t.Errorf("without a database: got %v, want it to name database.url", err)
+	}
+}
+
+// TestEveryKeyIsExplained: whoever reads the list of keys learns what each does.
+func TestEveryKeyIsExplained(t *testing.T) {
+	keys := layers.Keys(layers.Defaults())
+	if len(keys) < 40 {
+		t.Errorf("got %d keys only", len(keys))
+	}
+	for _, k := range keys {
+		if k.Doc == "" || !strings.HasPrefix(k.Env, "GOCHAT_") {
+			t.Errorf("%s: %q, %q", k.Name, k.Env, k.Doc)
+		}
 	}
 }
 

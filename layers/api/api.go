@@ -31,9 +31,9 @@ const maxTimeout = time.Minute
 
 // Config of the api layer.
 type Config struct {
-	Listen         string        `koanf:"listen"`          // host:port
-	AllowedOrigins []string      `koanf:"allowed_origins"` // besides those of the host that is asked; "*" is every one
-	Timeout        time.Duration `koanf:"timeout"`         // of each call to logic
+	Listen         string        `koanf:"listen" doc:"host:port"`
+	AllowedOrigins []string      `koanf:"allowed_origins" doc:"origins of pages that may call besides those of the same host; * allows all"`
+	Timeout        time.Duration `koanf:"timeout" doc:"deadline of each call to logic"`
 }
 
 // Defaults is a Config for one machine.

@@ -21,8 +21,8 @@ const (
 
 // Config says which database, and how much of it may be used at once.
 type Config struct {
-	URL      string `koanf:"url"`       // "postgres://…" as libpq reads it, or "sqlite:PATH"
-	MaxConns int    `koanf:"max_conns"` // connections in use at once; 0 is 16
+	URL      string `koanf:"url" doc:"postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH"`
+	MaxConns int    `koanf:"max_conns" doc:"connections in use at once; 0 is 16"`
 }
 
 // Validate reports what is wrong with the configuration and what is allowed. It does not repeat the URL, which
