@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -45,11 +44,8 @@ func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
-	for _, o := range c.AllowedOrigins {
-		u, err := url.Parse(o)
-		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
-			errs = append(errs, fmt.Errorf("allowed_origins: %q: want scheme://host[:port] or *", o))
-		}
+	if err := httpd.CheckOrigins(c.AllowedOrigins); err != nil {
+		errs = append(errs, fmt.Errorf("allowed_origins: %w", err))
 	}
 	if c.Timeout <= 0 || c.Timeout > maxTimeout {
 		errs = append(errs, fmt.Errorf("timeout: %v: want more than 0, at most %v", c.Timeout, maxTimeout))
