@@ -98,6 +98,15 @@ func (t *Terminal) write(l line) {
 	t.sendNext(time.Now())
 }
 
+// taken takes out the line with the client id, whose way has ended, and answers it; nil if it does not wait.
+func (t *Terminal) taken(clientID string) *line {
+	l := t.outbox.done(clientID)
+	if l != nil && !t.leaveBy.IsZero() {
+		t.leaveBy = time.Now().Add(t.patience())
+	}
+	return l
+}
+
 // sendNext sends the first line if it is due.
 func (t *Terminal) sendNext(now time.Time) {
 	if t.link == nil || !t.link.ready {

@@ -63,7 +63,7 @@ func (t *Terminal) message(now time.Time, m wire.Message) {
 		return
 	}
 	if m.FromUserID == t.me {
-		t.outbox.done(m.ClientID) // it may come before its ack, or in its place
+		t.taken(m.ClientID) // it may come before its ack, or in its place
 	}
 	if c == nil {
 		after := m.Seq - 1
@@ -79,7 +79,7 @@ func (t *Terminal) message(now time.Time, m wire.Message) {
 
 // acknowledged makes a line the message that it has become.
 func (t *Terminal) acknowledged(now time.Time, a ack) {
-	if line := t.outbox.done(a.ClientID); line != nil {
+	if line := t.taken(a.ClientID); line != nil {
 		m := wire.Message{
 			Op: wire.OpRoom, Msg: line.text, FromUserID: t.me, FromUserName: t.name, RoomID: line.room,
 			ToUserID: line.to.ID, ToUserName: line.to.Name,
@@ -108,7 +108,7 @@ func (t *Terminal) refused(now time.Time, l *link, r refusal) {
 			t.say("* still sending: %s (%s)", e.Message, e.Code)
 		}
 	case r.ClientID != "":
-		if line := t.outbox.done(r.ClientID); line != nil {
+		if line := t.taken(r.ClientID); line != nil {
 			t.say("* not sent: %s", line.text)
 			t.complain(e)
 		}

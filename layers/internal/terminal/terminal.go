@@ -84,7 +84,7 @@ type Terminal struct {
 	loss      bool // the loss of the connection has been told
 
 	busy    bool      // a command waits for its answer
-	leaveBy time.Time // set when no more input comes: what waits is sent until then
+	leaveBy time.Time // set when no more input comes: until then the first line that waits must be through
 	over    bool
 	err     error // why it is over
 }
@@ -107,8 +107,8 @@ func New(o Options, in io.Reader, out io.Writer) (*Terminal, error) {
 // How long things may take.
 const (
 	tick        = 100 * time.Millisecond
-	leaveWithin = 2 * time.Second  // for the session's end, and for a person's last lines
-	drainWithin = 10 * time.Second // for a script's last lines
+	leaveWithin = 2 * time.Second  // for the session's end, and for each of a person's last lines
+	drainWithin = 10 * time.Second // for each of a script's last lines
 )
 
 // Run chats until the input ends, /quit, the end of ctx or the end of the session, and has then logged out and
@@ -215,16 +215,19 @@ func (t *Terminal) read(ctx context.Context, lines chan<- string) {
 	}
 }
 
-// noMoreInput has loop end once all is sent that can be. A person does not wait for a server that is away.
+// noMoreInput has loop end once all is sent that can be.
 func (t *Terminal) noMoreInput() {
-	if !t.leaveBy.IsZero() {
-		return
+	if t.leaveBy.IsZero() {
+		t.leaveBy = time.Now().Add(t.patience())
 	}
-	wait := drainWithin
+}
+
+// patience is how long a line may take when no more input comes. A person does not wait for a server that is away.
+func (t *Terminal) patience() time.Duration {
 	if t.console.tty != nil {
-		wait = leaveWithin
+		return leaveWithin
 	}
-	t.leaveBy = time.Now().Add(wait)
+	return drainWithin
 }
 
 // tick does what is due.
