@@ -210,8 +210,8 @@ func TestHungPeer(t *testing.T) {
 			await(t, "every call ends with its deadline", done)
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			if link := l.conns[peer.Ref].link; link.waiting() != 0 {
-				t.Errorf("%d calls are kept whose callers have left", link.waiting())
+			if link := l.conns[peer.Ref].link; link.calls.Load() != 0 {
+				t.Errorf("%d calls are kept whose callers have left", link.calls.Load())
 			}
 		})
 	}
