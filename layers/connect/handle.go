@@ -159,6 +159,7 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 	c.rooms = append(c.rooms, id)
 	c.mu.Unlock()
 	c.bucket.join(c, id)
+	c.srv.registrar.entered(id)
 	return nil
 }
 

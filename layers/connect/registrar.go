@@ -68,7 +68,6 @@ func (r *registrar) arrive(ctx context.Context, w *who, room contract.RoomID) er
 		p = &presence{name: w.name}
 		people[w.user] = p
 		r.pending = append(r.pending, contract.RouteChange{User: w.user, Name: w.name, Room: room})
-		r.markChanged(room)
 	}
 	p.count++
 	// Also for one that is not the first: the first may still be on its way.
@@ -91,6 +90,15 @@ func (r *registrar) arrive(ctx context.Context, w *who, room contract.RoomID) er
 		r.depart(w, room)
 		return contract.RetryLater(contract.Unavailable, time.Second, "routes could not be written")
 	}
+}
+
+// entered has the room told who is online. It is called once the connection gets what the room is told, and for
+// every connection: one that is not its user's first wants to know as well.
+func (r *registrar) entered(room contract.RoomID) {
+	r.mu.Lock()
+	r.changed[room] = struct{}{}
+	r.mu.Unlock()
+	poke(r.news)
 }
 
 // depart counts one less. It never waits.
