@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,12 +36,21 @@ func (c Config) Validate() error {
 	switch {
 	case c.Listen == "":
 		return errors.New("listen: want host:port")
+	case everyAddress(c.Advertise), c.Advertise == "" && everyAddress(c.Listen):
+		return errors.New("advertise: want host:port under which other machines reach this one, since listen names every address")
 	case c.Secret != "" && len(c.Secret) < 16:
 		return errors.New("secret: want at least 16 characters, the same in every process")
 	case c.Timeout < 100*time.Millisecond:
 		return errors.New("timeout: want 100ms or more")
 	}
 	return nil
+}
+
+// everyAddress reports whether addr is one to listen on but none to reach anybody at.
+func everyAddress(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "" || ip != nil && ip.IsUnspecified())
 }
 
 // maxMessage bounds what a peer can make this process allocate: a push of 500 of the largest frames is a quarter.
