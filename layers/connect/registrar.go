@@ -70,6 +70,7 @@ func (r *registrar) arrive(ctx context.Context, w *who, room contract.RoomID) er
 		r.pending = append(r.pending, contract.RouteChange{User: w.user, Name: w.name, Room: room})
 	}
 	p.count++
+	r.markChanged(room) // also for a further connection of the same user: it has to be told who is online
 	// Also for one that is not the first: the first may still be on its way.
 	var done chan error
 	if len(r.pending) > 0 || r.writing {
@@ -78,6 +79,7 @@ func (r *registrar) arrive(ctx context.Context, w *who, room contract.RoomID) er
 	}
 	r.mu.Unlock()
 	if done == nil {
+		poke(r.news)
 		return nil
 	}
 	poke(r.wake)

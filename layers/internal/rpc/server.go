@@ -43,12 +43,9 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	srv := &Server{
 		listener:  l,
-		advertise: cfg.Advertise,
+		advertise: cfg.advertised(l.Addr()),
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
 		log:       log,
-	}
-	if srv.advertise == "" {
-		srv.advertise = l.Addr().String()
 	}
 	// Digests have one length, so that the comparison says nothing about the secret'srv.
 	want := sha256.Sum256([]byte(cfg.Secret))
