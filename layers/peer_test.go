@@ -297,11 +297,19 @@ func calm(t testing.TB, r *running) *running {
 // system is all layers in this process, on embedded dependencies.
 func system(t testing.TB, tweak func(*Config)) *running {
 	t.Helper()
-	cfg := embeddedBackend(t).config()
+	cfg := patient(embeddedBackend(t).config())
 	if tweak != nil {
 		tweak(&cfg)
 	}
 	return calm(t, start(t, cfg, All()...))
+}
+
+// patient is the configuration of a process that is not to be taken for dead because the machine is busy. Tests in
+// which something dies use the harness's short times.
+func patient(cfg Config) Config {
+	cfg.Etcd.LeaseTTL, cfg.Redis.Timeout, cfg.Connect.AuthWithin = time.Minute, testclient.Patience, time.Minute
+	cfg.API.Timeout, cfg.Connect.Timeout, cfg.RPC.Timeout = testclient.Patience, testclient.Patience, testclient.Patience
+	return cfg
 }
 
 // stored is how many messages of the room its history has.

@@ -27,7 +27,7 @@ func TestSeedREST(t *testing.T) {
 	for name, make := range backends() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := calm(t, start(t, make(t).config(), All()...))
+			r := calm(t, start(t, patient(make(t).config()), All()...))
 			seedtest.Run(t, r.api(), os.DirFS("api/testdata/seed"))
 		})
 	}
@@ -40,7 +40,7 @@ func TestSeedOps(t *testing.T) {
 		for _, transport := range transports {
 			t.Run(name+"/"+transport, func(t *testing.T) {
 				t.Parallel()
-				r := calm(t, start(t, make(t).config(), All()...))
+				r := calm(t, start(t, patient(make(t).config()), All()...))
 				session := &seedSession{t: t, r: r, transport: transport}
 				session.play()
 				golden(t, "ops.json", session.frames())
