@@ -49,7 +49,7 @@ func lessons() map[string][]string {
 		// A queue without ack; messages lost to people who move; rpcs without a deadline.
 		"16": {"layers.TestLesson16MovingLosesNothing", "layers.TestLesson16TaskDies", "layers/internal/queue/redis.TestRedisServer"},
 		// A full channel drops silently.
-		"17": {"layers.TestLesson17SlowReceiver"},
+		"17": {"layers.TestLesson17SlowReceiver", "layers/connect.TestSlowConsumer"},
 		// Random workers reorder a room.
 		"18": {"layers.TestCluster"},
 		// Equal ids.
