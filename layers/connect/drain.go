@@ -17,7 +17,7 @@ func (c *Connect) drain() {
 	if len(all) == 0 {
 		return
 	}
-	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain)
+	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain.String())
 	pause := c.cfg.Drain / time.Duration(len(all))
 	start := time.Now()
 	for i, ch := range all {

@@ -166,6 +166,7 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 		return err
 	}
 	if member {
+		c.srv.registrar.entered(id) // who asks again wants to be told again
 		return nil
 	}
 	if rooms >= maxRooms {
@@ -178,6 +179,7 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 		c.srv.registrar.depart(c.who, id)
 		return contract.RetryLater(contract.Unavailable, time.Second, "taken out of room %d meanwhile", id)
 	}
+	c.srv.registrar.entered(id)
 	return nil
 }
 

@@ -116,6 +116,15 @@ func (r *registrar) await(ctx context.Context, flush uint64) error {
 	}
 }
 
+// entered has the room told who is online. It is called once the connection gets what the room is told, and for
+// every connection: one that is not its user's first wants to know as well.
+func (r *registrar) entered(room contract.RoomID) {
+	r.mu.Lock()
+	r.untold[room] = struct{}{}
+	r.mu.Unlock()
+	poke(r.news)
+}
+
 // depart counts one less. It never waits.
 func (r *registrar) depart(w *who, room contract.RoomID) {
 	r.mu.Lock()
