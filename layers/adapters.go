@@ -5,7 +5,6 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
-	"gochat/layers/internal/queue"
 	"gochat/layers/internal/rpc"
 )
 
@@ -48,9 +47,3 @@ func (c connectNodes) Push(ctx context.Context, ref contract.NodeRef, r *contrac
 	}
 	return c.client.Push(ctx, rpc.Peer{Ref: node.Ref, Addr: node.Addr}, r)
 }
-
-// publisher is the queue's entrance as logic sees it.
-type publisher struct{ queue.Queue }
-
-// consumer is its exit as task sees it.
-type consumer struct{ queue.Queue }

@@ -72,7 +72,7 @@ func (p *process) embed(ctx context.Context, dir string) error {
 		file := filepath.Join(dir, "gochat.db")
 		_, err := os.Stat(file)
 		// A known password may only be where nobody else can use it.
-		p.cfg.Logic.DemoUsers = errors.Is(err, os.ErrNotExist) && p.cfg.onLoopback()
+		p.bound.DemoUsers = errors.Is(err, os.ErrNotExist) && p.cfg.onLoopback()
 		p.cfg.Database.URL = "sqlite:" + file
 		if _, err := store.MigrateUp(ctx, p.cfg.Database); err != nil {
 			return fmt.Errorf("migrate %s: %w", file, err)

@@ -44,7 +44,7 @@ func (c *Connect) keepAlive(ctx context.Context) {
 			switch {
 			case ch.transport == webSocket && ch.lastRead.Load() < dead:
 				ch.end(contract.Unavailable, "no pong")
-			case ch.pingSlot%pingSlots == slot:
+			case ch.pingSlot == slot:
 				ch.push(w, &ping, "", 0)
 			}
 		}

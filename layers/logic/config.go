@@ -29,7 +29,6 @@ type Config struct {
 	Rate         RateConfig    `koanf:"rate"`
 	Commit       CommitConfig  `koanf:"commit"`
 	SessionCache time.Duration `koanf:"session_cache" doc:"how long a session, a room or a membership is trusted without asking again"`
-	DemoUsers    bool          `koanf:"-"` // set by up alone
 }
 
 // RateConfig bounds what one user may send through one logic node.

@@ -150,11 +150,6 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 
 // Run accepts messages until ctx ends, then stores and publishes what was accepted, and returns.
 func (l *Logic) Run(ctx context.Context) error {
-	if l.cfg.DemoUsers {
-		if err := l.seedDemoUsers(ctx); err != nil {
-			return fmt.Errorf("make the demo users: %w", err)
-		}
-	}
 	var g errgroup.Group
 	g.Go(func() error { l.committer.run(ctx); return nil })
 	g.Go(func() error { l.presence.run(ctx); return nil })
@@ -167,8 +162,8 @@ func (l *Logic) Run(ctx context.Context) error {
 // demoPassword is known to everybody: the users are made only in a first run bound to loopback.
 const demoPassword = "111111"
 
-// seedDemoUsers makes demo, test and admin in a store that has no users.
-func (l *Logic) seedDemoUsers(ctx context.Context) error {
+// MakeDemoUsers makes demo, test and admin in a store that has no users.
+func (l *Logic) MakeDemoUsers(ctx context.Context) error {
 	if n, err := l.deps.Store.CountUsers(ctx); err != nil || n > 0 {
 		return err
 	}
@@ -178,7 +173,7 @@ func (l *Logic) seedDemoUsers(ctx context.Context) error {
 			return err
 		}
 		if _, err := l.deps.Store.CreateUser(ctx, name, hash, now()); err != nil {
-			return err
+			return fmt.Errorf("create user %s: %w", name, err)
 		}
 	}
 	return nil

@@ -226,12 +226,12 @@ func TestValidate(t *testing.T) {
 	}{
 		"defaults":              {Defaults(), Ports{7070, 7000}, ""},
 		"addresses, no ports":   {Config{"127.0.0.1:0", "http://a", "ws://b/ws"}, Ports{}, ""},
-		"no listen":             {Config{}, Ports{7070, 7000}, "site.listen"},
-		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "site.api_url"},
-		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "site.api_url"},
-		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "site.api_url"},
-		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{7070, 7000}, "site.websocket_url"},
-		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{7070, 7000}, "site.websocket_url"},
+		"no listen":             {Config{}, Ports{7070, 7000}, "listen"},
+		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "api_url"},
+		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "api_url"},
+		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "api_url"},
+		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{7070, 7000}, "websocket_url"},
+		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{7070, 7000}, "websocket_url"},
 		"no api port":           {Config{"127.0.0.1:0", "", "ws://b/ws"}, Ports{}, "api port"},
 		"websocket port":        {Config{"127.0.0.1:0", "", ""}, Ports{7070, 70000}, "websocket port"},
 	} {

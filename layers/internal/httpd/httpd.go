@@ -103,7 +103,18 @@ func OriginAllowed(r *http.Request, allowed []string) bool {
 		return true
 	}
 	from, err := url.Parse(origin)
-	return err == nil && from.Hostname() != "" && strings.EqualFold(from.Hostname(), hostName(r.Host))
+	return err == nil && (from.Scheme == "http" || from.Scheme == "https") && from.Hostname() != "" && strings.EqualFold(from.Hostname(), hostName(r.Host))
+}
+
+// CheckOrigins reports the first that is neither an origin nor *.
+func CheckOrigins(allowed []string) error {
+	for _, o := range allowed {
+		u, err := url.Parse(o)
+		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
+			return fmt.Errorf("%q: want scheme://host[:port] or *", o)
+		}
+	}
+	return nil
 }
 
 func hostName(host string) string {

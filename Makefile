@@ -1,0 +1,53 @@
+# make help lists what there is to make.
+
+WEB     := layers/site/web
+PAGE    := layers/site/dist/index.html
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Vite's dependencies install with npm 11; an older npm fetches that one for the call.
+NPM     := $(if $(filter 11 12 13,$(firstword $(subst ., ,$(shell npm --version 2>/dev/null)))),npm,npx --yes npm@11)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## build everything and run all five layers in one process
+	bin/gochat up
+
+.PHONY: build
+build: page ## build the page and bin/gochat
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gochat ./cmd/gochat
+
+.PHONY: page
+page: $(PAGE) ## build the chat page
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	cd $(WEB) && $(NPM) ci
+	@touch $@
+
+$(PAGE): $(WEB)/node_modules/.package-lock.json $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -type f -print)
+	cd $(WEB) && $(NPM) run build
+	@touch $@
+
+.PHONY: setup
+setup: ## install what the tests talk to (Debian packages; needs root if any is missing)
+	bash .ci/setup
+
+.PHONY: test
+test: setup check ## set up, check and test everything; what CI runs
+	bash .ci/test
+
+.PHONY: check
+check: page ## formatting, vet, staticcheck, types of the page
+	@test -z "$$(gofmt -l cmd layers migrations observability)" || { gofmt -l cmd layers migrations observability; echo "gofmt these"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	cd $(WEB) && $(NPM) run lint
+
+.PHONY: bench
+bench: ## Go benchmarks, ready for benchstat
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin layers/site/dist/assets layers/site/dist/*.html $(WEB)/node_modules

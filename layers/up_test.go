@@ -1,0 +1,158 @@
+package layers
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gochat/layers/internal/testclient"
+)
+
+// upConfig is that of `gochat up` on free ports.
+func upConfig() Config {
+	cfg := (backend{}).config()
+	cfg.Etcd.Endpoints, cfg.Redis.Addrs, cfg.Database.URL, cfg.RPC.Secret = nil, nil, "", ""
+	return cfg
+}
+
+func up(t *testing.T, dir string, cfg Config) *running {
+	t.Helper()
+	return startWith(t, func(ctx context.Context, o Options) error {
+		return Up(ctx, cfg, UpOptions{Options: o, DataDir: dir})
+	})
+}
+
+func login(t *testing.T, r *running, name, password string) (*testclient.User, int) {
+	t.Helper()
+	u := &testclient.User{API: r.api(), Name: name}
+	var out struct {
+		Token  string `json:"token"`
+		UserID int    `json:"userId"`
+	}
+	status, _ := u.Do(t, "POST", "/v1/login", map[string]any{"name": name, "password": password})
+	if status == http.StatusOK {
+		u.Must(t, "POST", "/v1/login", map[string]any{"name": name, "password": password}, &out)
+		u.Token, u.ID = out.Token, out.UserID
+	}
+	return u, status
+}
+
+// TestUp starts on an empty folder, is used, and started again: users and history are still there. The demo users
+// can log in as soon as it is ready.
+func TestUp(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "by", "up")
+	first := up(t, dir, upConfig())
+	if !first.DemoUsers {
+		t.Error("a first run on loopback did not tell of demo users")
+	}
+	for _, name := range []string{"demo", "test", "admin"} {
+		if _, status := login(t, first, name, "111111"); status != http.StatusOK {
+			t.Errorf("%s cannot log in: status %d", name, status)
+		}
+	}
+	demo, _ := login(t, first, "demo", "111111")
+	own := testclient.Register(t, first.api(), "own")
+	demo.Must(t, "POST", "/v1/rooms/1/messages", map[string]any{"msg": "to be kept"}, nil)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	second := up(t, dir, upConfig())
+	if second.DemoUsers {
+		t.Error("a second run told of demo users")
+	}
+	if _, status := login(t, second, own.Name, "secret-password"); status != http.StatusOK {
+		t.Errorf("a user of the first run cannot log in: status %d", status)
+	}
+	demo, _ = login(t, second, "demo", "111111")
+	if _, body := demo.Do(t, "GET", "/v1/rooms/1/messages", nil); !strings.Contains(string(body), "to be kept") {
+		t.Errorf("history of the first run is gone: %s", body)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("data directory: %v, %v; want it for its owner alone", info.Mode(), err)
+	}
+}
+
+// TestUpRefusesASharedDirectory: two processes on one SQLite file would number messages twice.
+func TestUpRefusesASharedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	up(t, dir, upConfig())
+	err := Up(t.Context(), upConfig(), UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: dir})
+	if err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("got %v, want that the directory is in use", err)
+	}
+}
+
+// TestNoDemoUsersBeyondLoopback: a password that everybody knows is only where nobody else can use it.
+func TestNoDemoUsersBeyondLoopback(t *testing.T) {
+	cfg := upConfig()
+	cfg.Site.Listen = ":0"
+	r := up(t, t.TempDir(), cfg)
+	if r.DemoUsers {
+		t.Error("demo users on an address that others reach")
+	}
+	if _, status := login(t, r, "demo", "111111"); status != http.StatusUnauthorized {
+		t.Errorf("login as demo: status %d, want 401", status)
+	}
+}
+
+func TestOnLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "localhost:1": true,
+		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "example.test:1": false,
+	} {
+		cfg := Defaults()
+		cfg.Connect.TCP.Listen = []string{"127.0.0.1:7001", listen}
+		if got := cfg.onLoopback(); got != want {
+			t.Errorf("%s: got %t, want %t", listen, got, want)
+		}
+	}
+}
+
+// TestPortTaken names the address and starts nothing.
+func TestPortTaken(t *testing.T) {
+	r := up(t, t.TempDir(), upConfig())
+	cfg := upConfig()
+	cfg.API.Listen = r.API
+	err := Up(t.Context(), cfg, UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), r.API) {
+		t.Errorf("got %v, want an error that names %s", err, r.API)
+	}
+}
+
+// TestRunChecksWhatItNeeds: each missing setting is named with the layer that needs it, and nothing is opened.
+func TestRunChecksWhatItNeeds(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		layers []string
+		want   []string
+	}{
+		{"none", nil, []string{"want one or more of logic, connect, task, api, site"}},
+		{"unknown", []string{"logik"}, []string{`"logik" is none`}},
+		{"logic", []string{"logic"}, []string{"etcd.endpoints: not set, and logic needs it", "rpc.secret", "redis.addrs", "database.url"}},
+		{"api", []string{"api"}, []string{"etcd.endpoints: not set, and api needs it", "rpc.secret"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := Run(t.Context(), Defaults(), Options{Layers: c.layers, Log: &syncBuffer{}})
+			if err == nil {
+				t.Fatal("it ran")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want it to say %q", err, want)
+				}
+			}
+			if c.name == "api" && strings.Contains(err.Error(), "database") {
+				t.Errorf("api asks for a database: %v", err)
+			}
+		})
+	}
+	cfg := Defaults()
+	cfg.Site.Listen, cfg.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	if r := start(t, cfg, "site"); r.Page == "" {
+		t.Error("the site alone needs no dependency, and yet did not start")
+	}
+}
