@@ -120,3 +120,28 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// TestSentAgainUnderTheSameClientID has the connection break while a line is on its way: the server tells the second
+// one from a new message by the id alone.
+func TestSentAgainUnderTheSameClientID(t *testing.T) {
+	now := time.Now()
+	var o outbox
+	o.add(line{text: "one"})
+	o.add(line{text: "two"})
+	first := o.due(now)
+	id := first.clientID
+	first.sentAt = now
+	if o.due(now) != nil {
+		t.Error("the second goes out before the first is acknowledged")
+	}
+	o.again()
+	if next := o.due(now); next != first || next.clientID != id || next.text != "one" {
+		t.Errorf("got %+v, want the first with id %s", next, id)
+	}
+	if o.done(id) != first || o.done(id) != nil {
+		t.Error("not done once")
+	}
+	if next := o.due(now); next == nil || next.text != "two" || next.clientID == id {
+		t.Errorf("got %+v, want the second under another id", next)
+	}
+}
