@@ -145,3 +145,32 @@ func TestSentAgainUnderTheSameClientID(t *testing.T) {
 		t.Errorf("got %+v, want the second under another id", next)
 	}
 }
+
+// TestHurry has a line written during a long wait for the next connection.
+func TestHurry(t *testing.T) {
+	for name, test := range map[string]struct {
+		paced, link bool
+		want        bool
+	}{
+		"backing off":         {false, false, true},
+		"asked by the server": {true, false, false},
+		"being connected":     {false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := newClient(t)
+			now := time.Now()
+			later := now.Add(lastBackoff)
+			c.connectAt, c.paced = later, test.paced
+			if test.link {
+				c.link = &link{}
+			}
+			c.hurry(now)
+			if got := c.connectAt.Before(later); got != test.want {
+				t.Errorf("connects sooner: %v, want %v", got, test.want)
+			}
+			if c.connectAt.Before(now.Add(firstBackoff / 2)) {
+				t.Error("connects without any wait")
+			}
+		})
+	}
+}
