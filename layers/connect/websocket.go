@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 
@@ -80,6 +81,7 @@ func (c *Connect) serveWebSocket(ch *channel, conn *websocket.Conn) {
 	for {
 		kind, r, err := conn.NextReader()
 		if err != nil {
+			ch.finish(err)
 			return
 		}
 		if ch.isEnded() {
@@ -93,9 +95,25 @@ func (c *Connect) serveWebSocket(ch *channel, conn *websocket.Conn) {
 			ch.discard()
 			return
 		} else if err != nil {
+			ch.finish(err)
 			return
 		}
 	}
+}
+
+// finish lets a peer that broke the websocket protocol read why: gorilla has answered it with a close frame. Any
+// other error of reading means that there is nobody left to read it.
+func (c *channel) finish(err error) {
+	var closed *websocket.CloseError
+	var network net.Error
+	if errors.As(err, &closed) || errors.As(err, &network) {
+		return
+	}
+	c.mu.Lock()
+	c.ended = true
+	c.closeWrite()
+	c.mu.Unlock()
+	c.discard()
 }
 
 // readMessage reads one message into a shared buffer and acts on it. It fails with a contract.Error for a message

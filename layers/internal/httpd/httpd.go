@@ -43,10 +43,9 @@ func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*S
 		listener: l,
 		drain:    or(limits.Drain, 10*time.Second),
 		http: &http.Server{
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				r.Body = http.MaxBytesReader(w, r.Body, body)
-				handler.ServeHTTP(w, r)
-			}),
+			// Not by replacing the request's body: net/http looks at its own one to see whether it was read to the
+			// end, and takes what was left unread for the next request otherwise.
+			Handler:           http.MaxBytesHandler(handler, body),
 			ReadHeaderTimeout: or(limits.ReadHeader, 5*time.Second),
 			ReadTimeout:       or(limits.Read, 15*time.Second),
 			WriteTimeout:      or(limits.Write, 30*time.Second),
