@@ -83,6 +83,7 @@ type channel struct {
 
 	lastRead      atomic.Int64 // unix seconds
 	authenticated atomic.Bool
+	asked         atomic.Bool // a token was given, whatever became of it
 
 	// Set by the reader before the channel is put into its bucket; read by others only through the bucket.
 	who         *who

@@ -188,7 +188,7 @@ func (t *Terminal) lost(l *link, err error) {
 		t.attempt = 0
 	}
 	wait := backoff(t.attempt)
-	if !l.backAt.IsZero() {
+	if t.paced = !l.backAt.IsZero(); t.paced {
 		wait = max(l.backAt.Sub(now), 0)
 	}
 	t.attempt++
@@ -205,6 +205,14 @@ func (t *Terminal) lost(l *link, err error) {
 		why = "closed by the other side"
 	}
 	t.say("* not connected (%s): trying again", why)
+}
+
+// hurry has the next link made soon, however long the backoff has become: somebody waits for it. When the server has
+// said when to come back, that stands.
+func (t *Terminal) hurry(now time.Time) {
+	if soon := now.Add(backoff(0)); t.link == nil && !t.paced && soon.Before(t.connectAt) {
+		t.connectAt = soon
+	}
 }
 
 // ending is why there must be no other connection; nil if there may be one.

@@ -91,11 +91,13 @@ func (t *Terminal) write(l line) {
 		t.complain(err)
 		return
 	}
+	now := time.Now()
 	t.outbox.add(l)
 	if t.link == nil || !t.link.ready {
 		t.say("* kept until connected: %s", l.text)
+		t.hurry(now)
 	}
-	t.sendNext(time.Now())
+	t.sendNext(now)
 }
 
 // taken takes out the line with the client id, whose way has ended, and answers it; nil if it does not wait.

@@ -56,16 +56,35 @@ func (t *Terminal) receive(ctx context.Context, l *link, frame any) {
 	}
 }
 
-// message takes a message that is stored, however that became known.
+// message takes a message frame. That of one's own line may come before its ack, or in its place.
 func (t *Terminal) message(now time.Time, m wire.Message) {
-	c := t.logs[m.Conversation]
-	if c == nil && m.Op == wire.OpRoom { // of a room that was left
+	waited := m.FromUserID == t.me && t.taken(m.ClientID) != nil
+	t.stored(now, m, waited)
+}
+
+// acknowledged makes a line the message that it has become.
+func (t *Terminal) acknowledged(now time.Time, a ack) {
+	line := t.taken(a.ClientID)
+	if line == nil {
 		return
 	}
-	if m.FromUserID == t.me {
-		t.taken(m.ClientID) // it may come before its ack, or in its place
+	m := wire.Message{
+		Op: wire.OpRoom, Msg: line.text, FromUserID: t.me, FromUserName: t.name, RoomID: line.room,
+		ToUserID: line.to.ID, ToUserName: line.to.Name,
+		ID: a.ID, Conversation: a.Conversation, Seq: a.Seq, ClientID: a.ClientID, TraceID: a.TraceID,
+		CreatedAt: now.UTC().Format(time.RFC3339),
 	}
-	if c == nil {
+	if line.to.ID != 0 {
+		m.Op = wire.OpDirect
+	}
+	t.stored(now, m, true)
+}
+
+// stored prints a message when it is its turn. One that was waited for, a line of this outbox, is printed in any
+// case: its room may have been left, or its conversation learned of with the message in it.
+func (t *Terminal) stored(now time.Time, m wire.Message, waited bool) {
+	c := t.logs[m.Conversation]
+	if c == nil && m.Op == wire.OpDirect {
 		after := m.Seq - 1
 		if t.allKnown {
 			after = 0 // it began after the start: what precedes this message has been missed
@@ -73,27 +92,11 @@ func (t *Terminal) message(now time.Time, m wire.Message) {
 		c = newConversation(after)
 		t.logs[m.Conversation] = c
 	}
-	t.show(c.add(now, m)...)
-	t.sendNext(now)
-}
-
-// acknowledged makes a line the message that it has become.
-func (t *Terminal) acknowledged(now time.Time, a ack) {
-	if line := t.taken(a.ClientID); line != nil {
-		m := wire.Message{
-			Op: wire.OpRoom, Msg: line.text, FromUserID: t.me, FromUserName: t.name, RoomID: line.room,
-			ToUserID: line.to.ID, ToUserName: line.to.Name,
-			ID: a.ID, Conversation: a.Conversation, Seq: a.Seq, ClientID: a.ClientID, TraceID: a.TraceID,
-			CreatedAt: now.UTC().Format(time.RFC3339),
-		}
-		if line.to.ID != 0 {
-			m.Op = wire.OpDirect
-		}
-		if line.room != 0 && line.room != t.room {
-			t.show(m) // its room was left, and nothing else of it comes
-		} else {
-			t.message(now, m)
-		}
+	switch {
+	case waited && (c == nil || m.Seq <= c.printed):
+		t.show(m)
+	case c != nil: // else of a room that was left
+		t.show(c.add(now, m)...)
 	}
 	t.sendNext(now)
 }
@@ -138,7 +141,10 @@ func (t *Terminal) learn(entries []entry) {
 		c := t.logs[e.Conversation]
 		if c == nil {
 			after := e.LastSeq
-			if e.Unread > 0 {
+			switch {
+			case t.allKnown: // it began after the start: nothing of it has been printed
+				after = 0
+			case e.Unread > 0:
 				after = e.ReadSeq
 			}
 			c = newConversation(after)

@@ -80,6 +80,7 @@ type Terminal struct {
 	link      *link // nil while there is no connection and none is being made
 	attempt   int   // how often in a row connecting has failed
 	connectAt time.Time
+	paced     bool // connectAt is what the server has asked for
 	greeted   bool // it has been connected before
 	loss      bool // the loss of the connection has been told
 
