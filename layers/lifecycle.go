@@ -81,7 +81,7 @@ func await(ctx context.Context, what string, health *observability.Health, log *
 			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
 		}
 		health.Set(what, fmt.Errorf("waiting for it: %w", err))
-		log.Warn("waiting for "+what, "again_in", pause, "err", err)
+		log.Warn("waiting for "+what, "again_in", pause.String(), "err", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

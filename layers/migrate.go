@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"gochat/layers/internal/rpc"
+	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
 
 	"log/slog"
@@ -28,4 +29,7 @@ func MigrateStatus(ctx context.Context, cfg Config) ([]MigrationState, error) {
 }
 
 // ConfigureLibraries sets what libraries keep for the whole process. Only main calls it, once, first.
-func ConfigureLibraries(log *slog.Logger) { rpc.ConfigureLibrary(log) }
+func ConfigureLibraries(log *slog.Logger) {
+	rpc.ConfigureLibrary(log)
+	session.ConfigureLibrary(log)
+}

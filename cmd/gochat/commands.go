@@ -19,6 +19,9 @@ import (
 	"gochat/layers"
 )
 
+// loopback is where up is bound unless it is told otherwise.
+const loopback = "127.0.0.1"
+
 // configVariable names the configuration file where no flag does.
 const configVariable = "GOCHAT_CONFIG"
 
@@ -32,7 +35,7 @@ func command() *cobra.Command {
 	root.SetOut(os.Stdout)
 	root.PersistentFlags().String("config", "", "TOML file with settings (or "+configVariable+")")
 	root.PersistentFlags().StringArray("set", nil, "one setting as KEY=VALUE; may be given several times")
-	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), versionCommand())
+	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), chatCommand(), versionCommand())
 	return root
 }
 
@@ -58,14 +61,22 @@ func load(cmd *cobra.Command, cfg *layers.Config, flags map[string]string) error
 	return layers.Load(cfg, from)
 }
 
-// portFlags are the flags of up that stand for the port of one listener.
-var portFlags = []struct{ flag, key, help string }{
-	{"site-port", "site.listen", "port of the page"},
-	{"api-port", "api.listen", "port of the REST API"},
-	{"websocket-port", "connect.websocket.listen", "port of the websocket"},
-	{"tcp-ports", "connect.tcp.listen", "ports of the tcp sockets, separated by commas"},
-	{"admin-port", "admin.listen", "port of metrics, health and pprof"},
-	{"rpc-port", "rpc.listen", "port between layers"},
+// portFlag is a flag of up that stands for the ports of one listener.
+type portFlag struct {
+	flag, key, help string
+	defaults        []string // ports
+	public          bool     // bound on the address of --listen-host
+}
+
+func portFlags() []portFlag {
+	return []portFlag{
+		{"site-port", "site.listen", "port of the page", []string{"8080"}, true},
+		{"api-port", "api.listen", "port of the REST API", []string{"7070"}, true},
+		{"websocket-port", "connect.websocket.listen", "port of the websocket", []string{"7000"}, true},
+		{"tcp-ports", "connect.tcp.listen", "ports of the tcp sockets", []string{"7001", "7002"}, true},
+		{"admin-port", "admin.listen", "port of metrics, health and pprof, always on loopback", []string{"9100"}, false},
+		{"rpc-port", "rpc.listen", "port between layers, always on loopback", []string{"0"}, false},
+	}
 }
 
 func upCommand() *cobra.Command {
@@ -75,7 +86,7 @@ func upCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := layers.UpDefaults()
-			if err := load(cmd, &cfg, listenFlags(cmd.Flags(), cfg)); err != nil {
+			if err := load(cmd, &cfg, listenFlags(cmd.Flags())); err != nil {
 				return err
 			}
 			dir, _ := cmd.Flags().GetString("data-dir") // declared below
@@ -85,42 +96,28 @@ func upCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().String("data-dir", "data", "where users, rooms and messages are kept")
-	cmd.Flags().String("listen-host", "127.0.0.1", "address on which every listener but admin and rpc is bound")
-	for _, p := range portFlags {
-		cmd.Flags().String(p.flag, "", p.help+"; 0 takes a free one")
+	cmd.Flags().String("listen-host", loopback, "address on which the page, the API and the sockets are bound")
+	for _, p := range portFlags() {
+		cmd.Flags().StringSlice(p.flag, p.defaults, p.help+"; 0 takes a free one")
 	}
 	return cmd
 }
 
 // listenFlags turns the host and port flags that were given into settings.
-func listenFlags(flags *pflag.FlagSet, cfg layers.Config) map[string]string {
+func listenFlags(flags *pflag.FlagSet) map[string]string {
 	settings := make(map[string]string)
-	host, _ := flags.GetString("listen-host") // declared by up
-	for _, p := range portFlags {
-		at := map[string]string{
-			"site.listen": cfg.Site.Listen, "api.listen": cfg.API.Listen, "connect.websocket.listen": cfg.Connect.WebSocket.Listen,
-			"connect.tcp.listen": strings.Join(cfg.Connect.TCP.Listen, ","), "admin.listen": cfg.Admin.Listen, "rpc.listen": cfg.RPC.Listen,
-		}[p.key]
-		public := p.key != "admin.listen" && p.key != "rpc.listen"
-		if !flags.Changed(p.flag) && (!public || !flags.Changed("listen-host")) {
+	for _, p := range portFlags() {
+		if !flags.Changed(p.flag) && !(p.public && flags.Changed("listen-host")) {
 			continue
 		}
-		ports, _ := flags.GetString(p.flag) // declared by up
-		var listens []string
-		for i, listen := range strings.Split(at, ",") {
-			defaultHost, port, _ := net.SplitHostPort(listen) // the default is well formed
-			if flags.Changed(p.flag) && i > 0 {
-				break
-			}
-			if public {
-				defaultHost = host
-			}
-			for _, given := range strings.Split(ports, ",") {
-				if given == "" {
-					given = port
-				}
-				listens = append(listens, net.JoinHostPort(defaultHost, given))
-			}
+		host := loopback
+		if p.public {
+			host, _ = flags.GetString("listen-host") // declared by up
+		}
+		ports, _ := flags.GetStringSlice(p.flag) // declared by up
+		listens := make([]string, len(ports))
+		for i, port := range ports {
+			listens[i] = net.JoinHostPort(host, port)
 		}
 		settings[p.key] = strings.Join(listens, ",")
 	}

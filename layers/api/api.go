@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -31,9 +30,9 @@ const maxTimeout = time.Minute
 
 // Config of the api layer.
 type Config struct {
-	Listen         string        `koanf:"listen"`          // host:port
-	AllowedOrigins []string      `koanf:"allowed_origins"` // besides those of the host that is asked; "*" is every one
-	Timeout        time.Duration `koanf:"timeout"`         // of each call to logic
+	Listen         string        `koanf:"listen" doc:"host:port"`
+	AllowedOrigins []string      `koanf:"allowed_origins" doc:"origins of pages that may call besides those of the same host; * allows all"`
+	Timeout        time.Duration `koanf:"timeout" doc:"deadline of each call to logic"`
 }
 
 // Defaults is a Config for one machine.
@@ -45,11 +44,8 @@ func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
-	for _, o := range c.AllowedOrigins {
-		u, err := url.Parse(o)
-		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
-			errs = append(errs, fmt.Errorf("allowed_origins: %q: want scheme://host[:port] or *", o))
-		}
+	if err := httpd.CheckOrigins(c.AllowedOrigins); err != nil {
+		errs = append(errs, fmt.Errorf("allowed_origins: %w", err))
 	}
 	if c.Timeout <= 0 || c.Timeout > maxTimeout {
 		errs = append(errs, fmt.Errorf("timeout: %v: want more than 0, at most %v", c.Timeout, maxTimeout))

@@ -34,11 +34,11 @@ func TestConfig(t *testing.T) {
 	}{
 		{"defaults", func(*Config) {}, ""},
 		{"origins", func(c *Config) { c.AllowedOrigins = []string{"*", "https://chat.example", "http://[::1]:8080"} }, ""},
-		{"no port", func(c *Config) { c.Listen = "127.0.0.1" }, "api.listen"},
-		{"origin without a scheme", func(c *Config) { c.AllowedOrigins = []string{"chat.example"} }, "api.allowed_origins"},
-		{"origin with a path", func(c *Config) { c.AllowedOrigins = []string{"https://chat.example/"} }, "api.allowed_origins"},
-		{"no timeout", func(c *Config) { c.Timeout = 0 }, "api.timeout"},
-		{"timeout without an end", func(c *Config) { c.Timeout = time.Hour }, "api.timeout"},
+		{"no port", func(c *Config) { c.Listen = "127.0.0.1" }, "listen"},
+		{"origin without a scheme", func(c *Config) { c.AllowedOrigins = []string{"chat.example"} }, "allowed_origins"},
+		{"origin with a path", func(c *Config) { c.AllowedOrigins = []string{"https://chat.example/"} }, "allowed_origins"},
+		{"no timeout", func(c *Config) { c.Timeout = 0 }, "timeout"},
+		{"timeout without an end", func(c *Config) { c.Timeout = time.Hour }, "timeout"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,13 +1,11 @@
 package api
 
 import (
-	"net"
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"gochat/layers/internal/httpd"
 )
 
 // cors lets the pages of the host that is asked, served from any of its ports, and of the origins named read what
@@ -22,7 +20,7 @@ func cors(allowed []string) gin.HandlerFunc {
 			return
 		}
 		preflight := c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != ""
-		if originAllowed(origin, c.Request.Host, allowed) {
+		if httpd.OriginAllowed(c.Request, allowed) {
 			h.Set("Access-Control-Allow-Origin", origin)
 			if preflight {
 				h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE")
@@ -36,23 +34,4 @@ func cors(allowed []string) gin.HandlerFunc {
 			c.AbortWithStatus(http.StatusOK) // the browser reads the headers, not the status
 		}
 	}
-}
-
-func originAllowed(origin, host string, allowed []string) bool {
-	if slices.Contains(allowed, "*") || slices.Contains(allowed, origin) {
-		return true
-	}
-	u, err := url.Parse(origin)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
-		return false
-	}
-	return strings.EqualFold(u.Hostname(), hostname(host))
-}
-
-// hostname is the Host header without its port and without the brackets of an IPv6 address.
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -178,6 +179,9 @@ func readSeed(r io.Reader, body any) error {
 	}
 	if err != nil {
 		return contract.Errorf(contract.BadRequest, "the body could not be read")
+	}
+	if !utf8.Valid(raw) { // encoding/json would put U+FFFD in its place without a word
+		return contract.Errorf(contract.BadRequest, "the body is not UTF-8")
 	}
 	err = json.Unmarshal(raw, body)
 	var wrong *json.UnmarshalTypeError

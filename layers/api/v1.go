@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
@@ -35,6 +37,7 @@ func (a *API) v1Routes(engine *gin.Engine) error {
 		securityScheme: {Type: "http", Scheme: "bearer", Description: "The token that register and login answer."},
 	}
 	config.Transformers = []huma.Transformer{translate}
+	config.Formats = map[string]huma.Format{"application/json": strictJSON(), "json": strictJSON()}
 	v := &v1{api: a, huma: humagin.New(engine, config), logic: a.logic}
 	v.huma.UseMiddleware(v.enter)
 	v.accounts()
@@ -51,6 +54,19 @@ func (a *API) v1Routes(engine *gin.Engine) error {
 	}
 	engine.GET("/v1/openapi.json", func(c *gin.Context) { c.Data(http.StatusOK, "application/json", document) })
 	return nil
+}
+
+// strictJSON refuses what is not UTF-8, in whose place encoding/json would put U+FFFD without a word.
+func strictJSON() huma.Format {
+	format := huma.DefaultJSONFormat
+	unmarshal := format.Unmarshal
+	format.Unmarshal = func(data []byte, v any) error {
+		if !utf8.Valid(data) {
+			return errors.New("the body is not UTF-8")
+		}
+		return unmarshal(data, v)
+	}
+	return format
 }
 
 // view is huma.Context by a name that leaves the method Context free to be redefined.

@@ -2,17 +2,19 @@ package connect
 
 import (
 	"context"
-	"sync"
+	"slices"
 	"sync/atomic"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // bucket owns the channels of the users that hash to it, and its part of each room.
 type bucket struct {
 	jobs chan *job
+	m    bucketMetrics
 
-	mu       sync.Mutex
+	mu       *observability.Mutex
 	users    map[contract.UserID][]*channel
 	rooms    map[contract.RoomID]*room
 	channels map[*channel]struct{}
@@ -33,9 +35,11 @@ type membership struct {
 // jobQueue is how many pushes wait for a bucket before the callers do.
 const jobQueue = 64
 
-func newBucket() *bucket {
+func newBucket(m bucketMetrics) *bucket {
 	return &bucket{
 		jobs:     make(chan *job, jobQueue),
+		m:        m,
+		mu:       observability.NewMutex(m.lock),
 		users:    make(map[contract.UserID][]*channel),
 		rooms:    make(map[contract.RoomID]*room),
 		channels: make(map[*channel]struct{}),
@@ -48,60 +52,81 @@ func (b *bucket) add(c *channel) {
 	defer b.mu.Unlock()
 	b.channels[c] = struct{}{}
 	b.users[c.who.user] = append(b.users[c.who.user], c)
+	b.m.channels.Set(float64(len(b.channels)))
 }
 
-// remove takes out this channel, and no other of the same user, with its memberships.
-func (b *bucket) remove(c *channel) {
+// remove takes out this channel, and no other of the same user. It answers the rooms that the channel was in.
+func (b *bucket) remove(c *channel) []contract.RoomID {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.channels, c)
 	own := b.users[c.who.user]
-	for i := range own {
-		if own[i] == c {
-			own[i] = own[len(own)-1]
-			own[len(own)-1] = nil
-			own = own[:len(own)-1]
-			break
-		}
+	if i := slices.Index(own, c); i >= 0 {
+		own = slices.Delete(own, i, i+1)
 	}
 	if len(own) == 0 {
 		delete(b.users, c.who.user)
 	} else {
 		b.users[c.who.user] = own
 	}
-	for len(c.memberships) > 0 {
-		b.leaveAt(c, len(c.memberships)-1)
+	rooms := make([]contract.RoomID, len(c.memberships))
+	for i := range rooms {
+		last := len(c.memberships) - 1
+		rooms[i] = c.memberships[last].room.id
+		b.leaveAt(c, last)
 	}
+	b.m.channels.Set(float64(len(b.channels)))
+	return rooms
 }
 
-// join makes the channel a member. Joining again changes nothing.
-func (b *bucket) join(c *channel, id contract.RoomID) {
+// prepare notes that the channel is about to join the room, so that a leave from now on undoes it. It answers
+// whether the channel is a member already, and of how many rooms.
+func (b *bucket) prepare(c *channel, id contract.RoomID) (member bool, rooms int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, m := range c.memberships {
-		if m.room.id == id {
-			return
-		}
+	c.entering = id
+	return c.membership(id) >= 0, len(c.memberships)
+}
+
+// join makes the channel a member. It is false, and changes nothing, if the channel has left the room since
+// prepare, or is in it already.
+func (b *bucket) join(c *channel, id contract.RoomID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.entering != id || c.membership(id) >= 0 {
+		return false
 	}
+	c.entering = 0
 	r := b.rooms[id]
 	if r == nil {
 		r = &room{id: id}
 		b.rooms[id] = r
+		b.m.rooms.Set(float64(len(b.rooms)))
 	}
 	c.memberships = append(c.memberships, membership{r, len(r.members)})
 	r.members = append(r.members, c)
+	return true
 }
 
-// leave ends the membership, if there is one.
-func (b *bucket) leave(c *channel, id contract.RoomID) {
+// leave ends the membership, or what is about to become one. It is false if there was none.
+func (b *bucket) leave(c *channel, id contract.RoomID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, m := range c.memberships {
-		if m.room.id == id {
-			b.leaveAt(c, i)
-			return
-		}
+	if c.entering == id {
+		c.entering = 0
 	}
+	i := c.membership(id)
+	if i < 0 {
+		return false
+	}
+	b.leaveAt(c, i)
+	return true
+}
+
+// membership is the index of the channel's membership in the room, -1 if there is none. It is called with the
+// bucket's mu held.
+func (c *channel) membership(id contract.RoomID) int {
+	return slices.IndexFunc(c.memberships, func(m membership) bool { return m.room.id == id })
 }
 
 // leaveAt ends the channel's i-th membership: the last member takes its place. It is called with mu held.
@@ -110,16 +135,12 @@ func (b *bucket) leaveAt(c *channel, i int) {
 	last := len(m.room.members) - 1
 	moved := m.room.members[last]
 	m.room.members[m.index] = moved
-	for j := range moved.memberships {
-		if moved.memberships[j].room == m.room {
-			moved.memberships[j].index = m.index
-			break
-		}
-	}
+	moved.memberships[moved.membership(m.room.id)].index = m.index
 	m.room.members[last] = nil
 	m.room.members = m.room.members[:last]
 	if last == 0 {
 		delete(b.rooms, m.room.id)
+		b.m.rooms.Set(float64(len(b.rooms)))
 	}
 	end := len(c.memberships) - 1
 	c.memberships[i] = c.memberships[end]
@@ -131,7 +152,7 @@ func (b *bucket) leaveAt(c *channel, i int) {
 func (b *bucket) ofUser(user contract.UserID) []*channel {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return append([]*channel(nil), b.users[user]...)
+	return slices.Clone(b.users[user])
 }
 
 // all answers every channel here.
@@ -156,7 +177,7 @@ type delivery struct {
 // job is what one push has for one bucket: deliveries in order, and for those to users, to whom.
 type job struct {
 	work []work
-	done *sync.WaitGroup
+	done chan<- struct{} // has room for every job of its push
 }
 
 type work struct {
@@ -179,9 +200,9 @@ func (b *bucket) run(ctx context.Context) {
 						d.counts[c.push(w, &d.frame, d.Conversation, d.Seq)].Add(1)
 					}
 				}
+				clear(members) // holds no connection that has ended
 			}
-			clear(members)
-			j.done.Done()
+			j.done <- struct{}{}
 		case <-ctx.Done():
 			return
 		}

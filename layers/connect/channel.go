@@ -2,6 +2,7 @@ package connect
 
 import (
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -27,12 +28,28 @@ func (t transport) String() string { return [...]string{"websocket", "tcp"}[t] }
 type frame [2][]byte
 
 func newFrame(json []byte) frame {
-	f := frame{webSocket: wire.AppendText(make([]byte, 0, len(json)+10), json)}
-	// A frame too long for a tcp packet is left out there; logic keeps every frame below that bound.
-	if packet, err := wire.AppendTCP(make([]byte, 0, len(json)+wire.TCPHeader), json); err == nil {
-		f[tcp] = packet
+	return frame{webSocket: webSocket.frame(json), tcp: tcp.frame(json)}
+}
+
+// frame puts the transport's header before the JSON.
+func (t transport) frame(json []byte) []byte {
+	if t == webSocket {
+		return wire.AppendText(make([]byte, 0, len(json)+10), json)
 	}
-	return f
+	packet, err := wire.AppendTCP(make([]byte, 0, len(json)+wire.TCPHeader), json)
+	if err != nil {
+		return nil // too long for a packet: logic keeps every frame below that bound
+	}
+	return packet
+}
+
+// lastFrame is why a connection ends: an error frame, and over websocket the close frame with the code's number.
+func (t transport) lastFrame(code contract.Code, message string) []byte {
+	last := t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))
+	if t == webSocket {
+		last = wire.AppendControl(last, opClose, wire.ClosePayload(wire.CloseCode(code), string(code)))
+	}
+	return last
 }
 
 // outcome is what became of a frame on one channel.
@@ -44,6 +61,9 @@ const (
 	slow
 	gone
 )
+
+// String is a metric label.
+func (o outcome) String() string { return [...]string{"written", "queued", "slow", "gone"}[o] }
 
 // who is set once, when the connection authenticates.
 type who struct {
@@ -63,22 +83,24 @@ type channel struct {
 
 	lastRead      atomic.Int64 // unix seconds
 	authenticated atomic.Bool
+	asked         atomic.Bool // a token was given, whatever became of it
 
 	// Set by the reader before the channel is put into its bucket; read by others only through the bucket.
 	who         *who
 	bucket      *bucket
 	authRoom    contract.RoomID // the room entered by an auth frame; the reader's alone
 	memberships []membership    // the bucket's
+	entering    contract.RoomID // the bucket's: the room that is about to be joined, unless it is left before
 
-	mu      sync.Mutex
-	queue   [][]byte          // frames that wait for the writer goroutine
-	begun   bool              // the first of them is the rest of a frame, the beginning of which is in the socket
-	queued  int               // bytes in queue and in the writer's hands
-	writing bool              // the writer goroutine lives
-	ended   bool              // no frame goes out any more but what is queued
-	rooms   []contract.RoomID // counted in the registrar and about to be, or being, in the bucket
-	replay  map[contract.Conversation]int64
-	drained chan struct{} // closed when the queue has become short; nil if nobody waits
+	mu          sync.Mutex
+	queue       [][]byte                         // frames that wait for the writer goroutine
+	begun       bool                             // the first of them is the rest of a frame, the beginning of which is in the socket
+	queued      int                              // bytes in queue and in the writer's hands
+	writing     bool                             // the writer goroutine lives
+	ended       bool                             // no frame goes out any more but what is queued
+	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
+	withholdAll bool                             // until it is known what is unread
+	drained     chan struct{}                    // closed when the queue has become short; nil if nobody waits
 }
 
 // id is how deliveries name the connection that must not get them.
@@ -122,31 +144,32 @@ func (w *writer) offer(raw syscall.RawConn, b []byte) (int, error) {
 }
 
 // push sends one frame of a conversation. A frame with a seq is withheld while its conversation is replayed to
-// this channel: the replay will come to it.
+// this channel: the replay will come to it. One that a replay has sent already counts as written.
 func (c *channel) push(w *writer, f *frame, conversation contract.Conversation, seq int64) outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
 		return gone
 	}
-	if seq > 0 && c.replay != nil {
-		if seen, replaying := c.replay[conversation]; replaying {
-			c.replay[conversation] = max(seen, seq)
-			return queued
+	if seq > 0 {
+		if o, is := c.withheld(conversation, seq); is {
+			return o
 		}
 	}
 	return c.write(w, f[c.transport])
 }
 
 // send sends a frame that answers this connection.
-func (c *channel) send(json []byte) {
+func (c *channel) send(json []byte) { c.sendRaw(c.transport.frame(json)) }
+
+// sendRaw sends bytes that are framed already.
+func (c *channel) sendRaw(b []byte) {
 	w := c.srv.writers.Get().(*writer)
 	defer c.srv.writers.Put(w)
-	f := newFrame(json)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
-		c.write(w, f[c.transport])
+		c.write(w, b)
 	}
 }
 
@@ -197,37 +220,50 @@ func (c *channel) countQueued(bytes int) {
 	}
 }
 
-const (
-	writeTimeout  = 30 * time.Second // for a peer that takes nothing at all
-	lingerTimeout = 2 * time.Second  // for the last frames, and for the peer to close its side
-)
+// timeouts are the same for every connection.
+type timeouts struct {
+	write  time.Duration // for a peer to take maxWrite bytes
+	linger time.Duration // for the last frames, and for the peer to close its side
+}
 
-// writeQueue writes what waits, all of it in one call where the kernel allows, until nothing does. After the end
-// it closes the socket for writing.
+// maxWrite bounds one write of what waits, so that a peer that reads slowly, but reads, has time for it.
+const maxWrite = 64 << 10
+
+// takeQueue takes the next frames to write together. It is called with mu held.
+func (c *channel) takeQueue() (batch net.Buffers, bytes int) {
+	n := 0
+	for n < len(c.queue) && (n == 0 || bytes+len(c.queue[n]) <= maxWrite) {
+		bytes += len(c.queue[n])
+		n++
+	}
+	batch, c.queue, c.begun = c.queue[:n:n], c.queue[n:], false
+	return batch, bytes
+}
+
+// writeQueue writes what waits, as much in one call as may be, until nothing does. After the end it closes the socket
+// for writing.
 func (c *channel) writeQueue() {
 	for {
 		c.mu.Lock()
-		batch := net.Buffers(c.queue)
-		c.queue, c.begun = nil, false
+		batch, bytes := c.takeQueue()
 		if len(batch) == 0 {
-			c.writing = false
+			c.queue, c.writing = nil, false
 			if c.ended {
 				c.closeWrite()
+			} else {
+				_ = c.conn.SetWriteDeadline(time.Time{}) // an expired one would fail the next offer
 			}
 			c.mu.Unlock()
 			return
 		}
-		timeout := writeTimeout
+		timeout := c.srv.timeouts.write
 		if c.ended {
-			timeout = lingerTimeout
+			timeout = c.srv.timeouts.linger
 		}
 		_ = c.conn.SetWriteDeadline(time.Now().Add(timeout))
 		c.mu.Unlock()
 
-		bytes := 0
-		for _, b := range batch {
-			bytes += len(b)
-		}
+		c.srv.m.writeFrames.Observe(float64(len(batch)))
 		_, err := batch.WriteTo(c.conn)
 
 		c.mu.Lock()
@@ -271,14 +307,9 @@ func (c *channel) endLocked(code contract.Code, message string) {
 			c.dropQueue(0)
 		}
 	}
-	last := newFrame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))[c.transport]
-	if c.transport == webSocket {
-		last = wire.AppendControl(last, opClose, wire.ClosePayload(wire.CloseCode(code), string(code)))
-	}
-	deadline := time.Now().Add(lingerTimeout)
-	_ = c.conn.SetWriteDeadline(deadline) // the writer may hang in a write since long
-	_ = c.conn.SetReadDeadline(deadline.Add(lingerTimeout))
-	c.enqueue(last)
+	// Then the reader gives up and closes the socket, even if the writer hangs in a write.
+	_ = c.conn.SetReadDeadline(time.Now().Add(2 * c.srv.timeouts.linger))
+	c.enqueue(c.transport.lastFrame(code, message))
 }
 
 // dropQueue drops what waits but the first keep. It is called with mu held.
@@ -294,8 +325,12 @@ func (c *channel) closeWrite() {
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.srv.timeouts.linger))
 }
+
+// discard reads on until the peer closes or the deadline that end has set, since closing a socket with unread bytes
+// would take back the last frames.
+func (c *channel) discard() { _, _ = io.Copy(io.Discard, c.conn) }
 
 // isEnded reports whether the connection is on its way out.
 func (c *channel) isEnded() bool {

@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"runtime"
 	"time"
+
+	"gochat/layers/internal/httpd"
 )
 
 // Config is how the layer behaves.
@@ -60,6 +62,7 @@ func (c Config) Validate() error {
 		}
 	}
 	want(c.WebSocket.Listen != "", "websocket.listen: want host:port")
+	want(httpd.CheckOrigins(c.WebSocket.AllowedOrigins) == nil, "websocket.allowed_origins: %v", httpd.CheckOrigins(c.WebSocket.AllowedOrigins))
 	want(len(c.TCP.Listen) > 0, "tcp.listen: want host:port, one at least")
 	want(bits.OnesCount(uint(c.Buckets)) == 1 && c.Buckets > 0 && c.Buckets <= 4096, "buckets: %d: want a power of two up to 4096", c.Buckets)
 	want(c.QueueBytes >= 64<<10, "queue_bytes: %d: want at least 65536, the largest frame", c.QueueBytes)

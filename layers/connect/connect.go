@@ -44,6 +44,7 @@ type Connect struct {
 	tel      observability.Telemetry
 	m        *metrics
 	tracer   trace.Tracer
+	timeouts timeouts
 	instance string // begins every ConnID of this process's life
 
 	buckets   []*bucket
@@ -53,10 +54,12 @@ type Connect struct {
 	writers   sync.Pool // *writer, for frames that answer one connection
 	buffers   sync.Pool // *[]byte, for websocket messages while they are read
 
-	// goroutines are the readers and writers of connections. A reader is started only by an acceptor, a writer
-	// only while its reader lives, so that waiting for all of them after the acceptors have stopped is sound.
+	// goroutines are the readers and writers of connections, and the handlers that shake hands. A handler begins
+	// before the node drains; a reader is started by a handler or an acceptor, a writer while its reader lives. So
+	// waiting for all of them after the acceptors have stopped is sound.
 	goroutines sync.WaitGroup
 	numbers    atomic.Uint64
+	stopped    chan struct{} // closed when the buckets work no more
 
 	mu       sync.Mutex
 	channels map[*channel]struct{} // all, authenticated or not
@@ -68,15 +71,17 @@ type Connect struct {
 func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, bool), tel observability.Telemetry) (*Connect, error) {
 	c := &Connect{
 		cfg: cfg, logic: logic, tel: tel,
-		m:        newMetrics(tel.Metrics),
+		m:        newMetrics(tel.Metrics, cfg.Buckets),
 		tracer:   tel.Traces.Tracer("gochat/layers/connect"),
 		instance: rand.Text()[:12] + "-",
+		stopped:  make(chan struct{}),
 		channels: make(map[*channel]struct{}),
+		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second},
 	}
 	c.writers.New = func() any { return newWriter() }
 	c.buffers.New = func() any { b := make([]byte, 0, 2048); return &b }
-	for range cfg.Buckets {
-		c.buckets = append(c.buckets, newBucket())
+	for _, m := range c.m.buckets {
+		c.buckets = append(c.buckets, newBucket(m))
 	}
 	tell := func(ctx context.Context, rooms []contract.RoomID) error {
 		_, err := logic.PresenceChanged(ctx, &contract.PresenceChangedRequest{Rooms: rooms})
@@ -129,11 +134,11 @@ func (c *Connect) TCPAddrs() []string {
 }
 
 // Run serves until ctx ends. Then it accepts no more, tells clients to go, spread over Config.Drain, and returns
-// when all have left and their routes are taken back. Pushes are answered until then.
+// when all have left and their routes are taken back. Pushes are answered until then, and refused from then on. It
+// is called once.
 func (c *Connect) Run(ctx context.Context) error {
 	// Not derived from ctx: its end starts the drain, during which buckets and registrar work on.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	var inner sync.WaitGroup
 	for _, b := range c.buckets {
 		inner.Go(func() { b.run(working) })
@@ -141,8 +146,11 @@ func (c *Connect) Run(ctx context.Context) error {
 	inner.Go(func() { c.registrar.run(working) })
 	inner.Go(func() { c.keepAlive(working) })
 	inner.Go(func() { c.checkSessions(working) })
-	defer inner.Wait()
-	defer stop()
+	defer func() {
+		stop()
+		inner.Wait()
+		close(c.stopped)
+	}()
 
 	accepting, ctx := errgroup.WithContext(ctx)
 	accepting.Go(func() error { return c.http.Run(ctx) })
@@ -155,32 +163,60 @@ func (c *Connect) Run(ctx context.Context) error {
 	return err
 }
 
-// bucketOf is the bucket of a user: by cityhash of the id's decimal digits.
-func (c *Connect) bucketOf(user contract.UserID) *bucket {
+func (c *Connect) bucketOf(user contract.UserID) *bucket { return c.buckets[c.bucketNumber(user)] }
+
+// bucketNumber is the bucket of a user: by cityhash of the id's decimal digits.
+func (c *Connect) bucketNumber(user contract.UserID) int {
 	var digits [20]byte
 	h := city.Hash64(strconv.AppendInt(digits[:0], int64(user), 10))
-	return c.buckets[h&uint64(len(c.buckets)-1)]
+	return int(h & uint64(len(c.buckets)-1))
 }
 
-// admit counts a connection in, or answers nil if the node is full or draining.
-func (c *Connect) admit(conn net.Conn, t transport) *channel {
+// begin counts a handler in, whose end Run waits for. It is false if the node is full or draining.
+func (c *Connect) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusing() {
+		return false
+	}
+	c.goroutines.Add(1)
+	return true
+}
+
+// refusing is called with mu held.
+func (c *Connect) refusing() bool {
+	if !c.draining && len(c.channels) < c.cfg.MaxConns {
+		return false
+	}
+	c.m.turnedAway.Inc()
+	return true
+}
+
+// admit counts a connection in and serves it until its end, or turns it away if the node is full or draining.
+func (c *Connect) admit(conn net.Conn, t transport, serve func(*channel)) {
 	raw, err := rawConn(conn)
 	if err != nil {
 		c.tel.Log.Error("connection is no socket", "err", err)
-		return nil
+		_ = conn.Close()
+		return
 	}
 	ch := &channel{srv: c, conn: conn, raw: raw, transport: t, number: c.numbers.Add(1)}
-	ch.pingSlot = uint8(ch.number)
+	ch.pingSlot = uint8(ch.number % pingSlots)
 	ch.touch()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.draining || len(c.channels) >= c.cfg.MaxConns {
-		c.m.turnedAway.Inc()
-		return nil
+	refused := c.refusing()
+	if !refused {
+		c.channels[ch] = struct{}{}
+		c.m.connections[t].Inc()
+		c.goroutines.Go(func() {
+			defer c.dismiss(ch)
+			serve(ch)
+		})
 	}
-	c.channels[ch] = struct{}{}
-	c.m.connections[t].Inc()
-	return ch
+	c.mu.Unlock()
+	if refused {
+		turnAway(conn, t)
+	}
 }
 
 // dismiss is the end of every admitted connection, called by its reader.
@@ -188,12 +224,9 @@ func (c *Connect) dismiss(ch *channel) {
 	ch.mu.Lock()
 	ch.ended = true
 	ch.signalDrained()
-	rooms := ch.rooms
-	ch.rooms = nil
 	ch.mu.Unlock()
 	if ch.bucket != nil {
-		ch.bucket.remove(ch)
-		for _, room := range rooms {
+		for _, room := range ch.bucket.remove(ch) {
 			c.registrar.depart(ch.who, room)
 		}
 		c.registrar.depart(ch.who, 0)
@@ -215,10 +248,13 @@ func (c *Connect) all() []*channel {
 	return all
 }
 
-// Push implements contract.Connect: it returns once every bucket has done its part.
+var errStopped = contract.Errorf(contract.Unavailable, "the node has stopped")
+
+// Push implements contract.Connect: it returns once every bucket has done its part, or ctx has ended, or the node
+// has stopped. After an error the frames may still go out.
 func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.PushReply, error) {
 	deliveries := make([]delivery, len(r.Deliveries))
-	perBucket := make(map[*bucket][]work, len(c.buckets))
+	perBucket := make([][]work, len(c.buckets))
 	for i := range r.Deliveries {
 		d := &deliveries[i]
 		d.Delivery = &r.Deliveries[i]
@@ -227,43 +263,62 @@ func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.
 			d.except, _ = strconv.ParseUint(number, 10, 64) // 0 excepts nobody
 		}
 		if d.Room != 0 {
-			for _, b := range c.buckets {
+			for b := range perBucket {
 				perBucket[b] = append(perBucket[b], work{delivery: d})
 			}
+			continue
 		}
 		for _, user := range d.Users {
-			b := c.bucketOf(user)
+			b := c.bucketNumber(user)
 			perBucket[b] = append(perBucket[b], work{d, user})
 		}
 	}
-	var done sync.WaitGroup
-	for b, w := range perBucket {
-		done.Add(1)
-		select {
-		case b.jobs <- &job{work: w, done: &done}:
-		case <-ctx.Done():
-			done.Done()
-			return nil, fmt.Errorf("hand to bucket: %w", ctx.Err())
-		}
+	if err := c.work(ctx, perBucket); err != nil {
+		return nil, err
 	}
-	done.Wait()
 	reply := &contract.PushReply{Results: make([]contract.PushResult, len(deliveries))}
 	for i := range deliveries {
 		d := &deliveries[i]
 		n := func(o outcome) int { return int(d.counts[o].Load()) }
 		reply.Results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone)}
-		for o, label := range outcomeLabels {
-			c.m.deliveries.WithLabelValues(label).Add(float64(n(outcome(o))))
+		for o, count := range c.m.deliveries {
+			count.Add(float64(n(outcome(o))))
 		}
-		if d.Seq > 0 {
+		if d.Seq > 0 && n(written) > 0 {
 			c.m.seconds.Observe(time.Since(d.AcceptedAt).Seconds())
 		}
 	}
 	return reply, nil
 }
 
-// outcomeLabels are metric labels.
-var outcomeLabels = [...]string{written: "written", queued: "queued", slow: "slow", gone: "gone"}
+// work hands each bucket its part and waits until all have done theirs. After an error some may have.
+func (c *Connect) work(ctx context.Context, perBucket [][]work) error {
+	done := make(chan struct{}, len(perBucket))
+	jobs := 0
+	for b, w := range perBucket {
+		if len(w) == 0 {
+			continue
+		}
+		select {
+		case c.buckets[b].jobs <- &job{w, done}:
+			jobs++
+		case <-c.stopped:
+			return errStopped
+		case <-ctx.Done():
+			return fmt.Errorf("hand to bucket: %w", ctx.Err())
+		}
+	}
+	for range jobs {
+		select {
+		case <-done:
+		case <-c.stopped:
+			return errStopped
+		case <-ctx.Done():
+			return fmt.Errorf("wait for bucket: %w", ctx.Err())
+		}
+	}
+	return nil
+}
 
 // CloseSessions implements contract.Connect.
 func (c *Connect) CloseSessions(_ context.Context, r *contract.CloseSessionsRequest) (*contract.Empty, error) {
@@ -294,24 +349,4 @@ func (c *Connect) LeaveRoom(_ context.Context, r *contract.NodeLeaveRoomRequest)
 		ch.leaveRoom(r.Room)
 	}
 	return &contract.Empty{}, nil
-}
-
-// drain tells every client to come back later, a little after one another, and closes.
-func (c *Connect) drain() {
-	c.mu.Lock()
-	c.draining = true
-	c.mu.Unlock()
-	all := c.all()
-	if len(all) == 0 {
-		return
-	}
-	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain)
-	pause := c.cfg.Drain / time.Duration(len(all))
-	start := time.Now()
-	for i, ch := range all {
-		if wait := time.Until(start.Add(pause * time.Duration(i))); wait > 0 {
-			time.Sleep(wait)
-		}
-		ch.goAway()
-	}
 }

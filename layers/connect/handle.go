@@ -2,8 +2,8 @@ package connect
 
 import (
 	"context"
-	"slices"
 	"strconv"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -30,12 +30,17 @@ func (c *channel) handle(data []byte) {
 	}
 	ctx, span := c.srv.tracer.Start(ctx, "receive frame", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	if err := c.act(ctx, &request); err != nil {
-		if contract.CodeOf(err) == contract.Internal {
-			c.srv.tel.Log.ErrorContext(ctx, "frame not handled", "op", int(request.Op), "err", err)
-		}
-		c.refuse(request.ClientID, err)
+	err = c.act(ctx, &request)
+	switch code := contract.CodeOf(err); {
+	case err == nil:
+		return
+	case code == contract.Unauthenticated && c.who != nil:
+		c.end(contract.SessionEnded, endMessage(contract.SessionEnded)) // sooner than the next check finds it
+		return
+	case code == contract.Internal:
+		c.srv.tel.Log.ErrorContext(ctx, "frame not handled", "op", int(request.Op), "err", err)
 	}
+	c.refuse(request.ClientID, err)
 }
 
 func (c *channel) refuse(clientID string, err error) {
@@ -92,31 +97,47 @@ func (c *channel) credential() contract.Credential {
 
 // auth authenticates the connection or, with the session it already has, moves it to another room.
 func (c *channel) auth(ctx context.Context, r *wire.Request) error {
+	if c.who != nil && contract.SessionOf(r.AuthToken) != c.who.session {
+		c.end(contract.Unauthenticated, "the connection is another session's")
+		return nil
+	}
+	if r.Resume == nil {
+		return c.admission(ctx, r)
+	}
+	// Before the first live message can come, so that none comes before what it follows, or twice.
+	if err := c.withhold(r.Resume); err != nil {
+		return err
+	}
+	if err := c.admission(ctx, r); err != nil || c.who == nil {
+		c.stopWithholding()
+		return err
+	}
+	return c.resume(ctx, r.Resume)
+}
+
+// admission lets the connection into its bucket and the room. Without an error and who still nil, it has ended.
+func (c *channel) admission(ctx context.Context, r *wire.Request) error {
 	if c.who == nil {
 		if err := c.authenticate(ctx, r.AuthToken); err != nil || c.who == nil {
 			return err
 		}
-	} else if contract.SessionOf(r.AuthToken) != c.who.session {
-		c.end(contract.Unauthenticated, "the connection is another session's")
+	}
+	if r.Room == 0 {
 		return nil
 	}
-	if r.Room != 0 {
-		// The new room first: who may not enter it stays where they are.
-		if err := c.enterRoom(ctx, r.Room); err != nil {
-			return err
-		}
-		if c.authRoom != 0 && c.authRoom != r.Room {
-			c.leaveRoom(c.authRoom)
-		}
-		c.authRoom = r.Room
+	// The new room first: who may not enter it stays where they are.
+	if err := c.enterRoom(ctx, r.Room); err != nil {
+		return err
 	}
-	if r.Resume != nil {
-		return c.resume(ctx, r.Resume)
+	if c.authRoom != 0 && c.authRoom != r.Room {
+		c.leaveRoom(c.authRoom)
 	}
+	c.authRoom = r.Room
 	return nil
 }
 
 func (c *channel) authenticate(ctx context.Context, token string) error {
+	c.asked.Store(true)
 	identity, err := c.srv.logic.Authenticate(ctx, &contract.AuthenticateRequest{Credential: contract.Credential{Token: token}})
 	if contract.CodeOf(err) == contract.Unauthenticated {
 		c.end(contract.Unauthenticated, "the token is not valid")
@@ -140,39 +161,34 @@ const maxRooms = 500
 
 // enterRoom returns once messages to the room come to this connection.
 func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
+	// Before logic is asked: who is taken out of the room after logic has agreed does not get in.
+	member, rooms := c.bucket.prepare(c, id)
 	if _, err := c.srv.logic.EnterRoom(ctx, &contract.RoomRequest{Credential: c.credential(), Room: id}); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	inside, full := slices.Contains(c.rooms, id), len(c.rooms) >= maxRooms
-	c.mu.Unlock()
-	if inside {
+	if member {
+		c.srv.registrar.entered(id) // who asks again wants to be told again
 		return nil
 	}
-	if full {
+	if rooms >= maxRooms {
 		return contract.Errorf(contract.TooLarge, "want at most %d rooms on one connection", maxRooms)
 	}
 	if err := c.srv.registrar.arrive(ctx, c.who, id); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.rooms = append(c.rooms, id)
-	c.mu.Unlock()
-	c.bucket.join(c, id)
+	if !c.bucket.join(c, id) {
+		c.srv.registrar.depart(c.who, id)
+		return contract.RetryLater(contract.Unavailable, time.Second, "taken out of room %d meanwhile", id)
+	}
+	c.srv.registrar.entered(id)
 	return nil
 }
 
 // leaveRoom takes the connection out of the room, if it is in it. Others than the reader may call it.
 func (c *channel) leaveRoom(id contract.RoomID) {
-	c.mu.Lock()
-	i := slices.Index(c.rooms, id)
-	if i >= 0 {
-		c.rooms = slices.Delete(c.rooms, i, i+1)
-	}
-	c.mu.Unlock()
-	if i >= 0 {
-		c.bucket.leave(c, id)
+	if c.bucket.leave(c, id) {
 		c.srv.registrar.depart(c.who, id)
+		c.stopReplays([]contract.Conversation{contract.RoomConversation(id)})
 	}
 }
 
@@ -219,24 +235,4 @@ func (c *channel) ping(ctx context.Context, r *wire.Request) error {
 	}
 	c.send(wire.AppendPong(nil, ahead))
 	return nil
-}
-
-// sendRaw sends bytes that are framed already.
-func (c *channel) sendRaw(b []byte) {
-	w := c.srv.writers.Get().(*writer)
-	defer c.srv.writers.Put(w)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ended {
-		c.write(w, b)
-	}
-}
-
-// comeBack is within which time clients of a draining node are told to come back, each at its own moment.
-const comeBack = 2000 // ms
-
-// goAway tells the client when to come back and closes.
-func (c *channel) goAway() {
-	c.send(wire.AppendGoingAway(nil, jitter(c.number)))
-	c.end(contract.Unavailable, "the node is going away")
 }

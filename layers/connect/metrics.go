@@ -1,8 +1,12 @@
 package connect
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"gochat/observability"
 )
 
 type metrics struct {
@@ -11,14 +15,22 @@ type metrics struct {
 	frames      *prometheus.CounterVec
 	errors      *prometheus.CounterVec
 	closes      *prometheus.CounterVec
-	deliveries  *prometheus.CounterVec
+	deliveries  [4]prometheus.Counter // by outcome
 	queueBytes  prometheus.Gauge
+	writeFrames prometheus.Histogram
 	seconds     prometheus.Histogram
 	registered  prometheus.Counter
 	replayed    prometheus.Counter
+	buckets     []bucketMetrics
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+// bucketMetrics are the children of one bucket.
+type bucketMetrics struct {
+	lock            observability.LockMetrics
+	channels, rooms prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	with := promauto.With(reg)
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return with.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
@@ -27,13 +39,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "gochat_connections", Help: "Open client connections, by transport."}, []string{"transport"})
 	m := &metrics{
 		turnedAway: with.NewCounter(prometheus.CounterOpts{
-			Name: "gochat_connections_turned_away_total", Help: "Connections refused since the node was full."}),
-		frames:     vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
-		errors:     vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
-		closes:     vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
-		deliveries: vec("gochat_connect_deliveries_total", "Frames for connections, by what became of them.", "outcome"),
+			Name: "gochat_connections_turned_away_total", Help: "Connections refused since the node was full or going away."}),
+		frames: vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
+		errors: vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
+		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
 		queueBytes: with.NewGauge(prometheus.GaugeOpts{
 			Name: "gochat_channel_queue_bytes", Help: "Bytes that wait for sockets, over all channels."}),
+		writeFrames: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "gochat_channel_write_frames", Help: "Frames of one write of what waited for a socket.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 12)}),
 		seconds: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_message_end_to_end_seconds", Help: "From acceptance to the last socket write of a delivery on this node.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, NativeHistogramBucketFactor: 1.1}),
@@ -42,8 +56,46 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		replayed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_messages_replayed_total", Help: "Messages sent again to connections that resumed."}),
 	}
+	deliveries := vec("gochat_connect_deliveries_total", "Frames for connections, by what became of them.", "outcome")
+	for o := range m.deliveries {
+		m.deliveries[o] = deliveries.WithLabelValues(outcome(o).String())
+	}
+	m.buckets = newBucketMetrics(with, buckets)
 	for t := range m.connections {
 		m.connections[t] = connections.WithLabelValues(transport(t).String())
 	}
 	return m
+}
+
+func newBucketMetrics(with promauto.Factory, buckets int) []bucketMetrics {
+	labels := []string{"bucket"}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return with.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return with.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	}
+	seconds := func(name, help string) *prometheus.HistogramVec {
+		return with.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
+			Buckets: []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, .1, 1}, NativeHistogramBucketFactor: 1.1}, labels)
+	}
+	acquisitions := counter("gochat_bucket_lock_acquisitions_total", "Times a bucket's lock was taken.")
+	contended := counter("gochat_bucket_lock_contended_total", "Times a bucket's lock had to be waited for.")
+	wait := seconds("gochat_bucket_lock_wait_seconds", "How long those who had to wait for a bucket's lock waited.")
+	hold := seconds("gochat_bucket_lock_hold_seconds", "How long a bucket's lock was held, one time in 64.")
+	channels := gauge("gochat_bucket_channels", "Authenticated connections of a bucket.")
+	rooms := gauge("gochat_bucket_rooms", "Rooms with a member in a bucket.")
+
+	all := make([]bucketMetrics, buckets)
+	for i := range all {
+		label := strconv.Itoa(i)
+		all[i] = bucketMetrics{
+			lock: observability.LockMetrics{
+				Acquisitions: acquisitions.WithLabelValues(label), Contended: contended.WithLabelValues(label),
+				Wait: wait.WithLabelValues(label), Hold: hold.WithLabelValues(label),
+			},
+			channels: channels.WithLabelValues(label), rooms: rooms.WithLabelValues(label),
+		}
+	}
+	return all
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,16 +36,25 @@ type registrar struct {
 	mu      sync.Mutex
 	users   map[contract.UserID]*presence
 	rooms   map[contract.RoomID]map[contract.UserID]*presence
-	pending []contract.RouteChange
+	pending map[place]string             // names of those whose routes may not be as the counts say; a set, so that it stays bounded
 	writing bool                         // changes are on their way
-	waiting []chan error                 // told when pending has been written
-	changed map[contract.RoomID]struct{} // rooms to be told who is online
-	written contract.NodeRef             // the life under which the routes are written
+	changed map[contract.RoomID]struct{} // rooms with a change that has not been written
+	untold  map[contract.RoomID]struct{} // rooms with a change that has, to be told who is online
+	written contract.NodeRef             // the life under which all routes but the pending are written; zero if none
+
+	begun, finished uint64        // numbers of the latest flush, and of the latest that has succeeded
+	progress        chan struct{} // closed and made anew when finished rises
 }
 
 type presence struct {
 	name  string
 	count int
+}
+
+// place is what one route is about: a user, with room 0 anywhere on this node.
+type place struct {
+	user contract.UserID
+	room contract.RoomID
 }
 
 func newRegistrar(cfg Config, routes Routes, self func() (contract.NodeRef, bool),
@@ -54,7 +65,9 @@ func newRegistrar(cfg Config, routes Routes, self func() (contract.NodeRef, bool
 		news:    make(chan struct{}, 1),
 		users:   make(map[contract.UserID]*presence),
 		rooms:   make(map[contract.RoomID]map[contract.UserID]*presence),
+		pending: make(map[place]string), progress: make(chan struct{}),
 		changed: make(map[contract.RoomID]struct{}),
+		untold:  make(map[contract.RoomID]struct{}),
 	}
 }
 
@@ -67,30 +80,49 @@ func (r *registrar) arrive(ctx context.Context, w *who, room contract.RoomID) er
 	if p == nil {
 		p = &presence{name: w.name}
 		people[w.user] = p
-		r.pending = append(r.pending, contract.RouteChange{User: w.user, Name: w.name, Room: room})
-		r.markChanged(room)
+		r.markChanged(w, room)
 	}
 	p.count++
-	// Also for one that is not the first: the first may still be on its way.
-	var done chan error
-	if len(r.pending) > 0 || r.writing {
-		done = make(chan error, 1)
-		r.waiting = append(r.waiting, done)
-	}
+	// Also for one that is not the first: the first may still be on its way, or have been lost.
+	wait, flush := len(r.pending) > 0 || r.writing || r.written == (contract.NodeRef{}), r.begun+1
 	r.mu.Unlock()
-	if done == nil {
+	if !wait {
 		return nil
 	}
 	poke(r.wake)
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
+	if err := r.await(ctx, flush); err != nil {
 		r.depart(w, room)
 		return contract.RetryLater(contract.Unavailable, time.Second, "routes could not be written")
 	}
+	return nil
+}
+
+// await returns once that flush, or a later one, has succeeded.
+func (r *registrar) await(ctx context.Context, flush uint64) error {
+	for {
+		r.mu.Lock()
+		finished, progress := r.finished, r.progress
+		r.mu.Unlock()
+		if finished >= flush {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// entered has the room told who is online. It is called once the connection gets what the room is told, and for
+// every connection: one that is not its user's first wants to know as well.
+func (r *registrar) entered(room contract.RoomID) {
+	r.mu.Lock()
+	r.untold[room] = struct{}{}
+	r.mu.Unlock()
+	poke(r.news)
 }
 
 // depart counts one less. It never waits.
@@ -104,8 +136,7 @@ func (r *registrar) depart(w *who, room contract.RoomID) {
 		if room != 0 && len(people) == 0 {
 			delete(r.rooms, room)
 		}
-		r.pending = append(r.pending, contract.RouteChange{User: w.user, Name: w.name, Room: room, Gone: true})
-		r.markChanged(room)
+		r.markChanged(w, room)
 	}
 	r.mu.Unlock()
 	poke(r.wake)
@@ -125,7 +156,8 @@ func (r *registrar) people(room contract.RoomID) map[contract.UserID]*presence {
 }
 
 // markChanged is called with mu held.
-func (r *registrar) markChanged(room contract.RoomID) {
+func (r *registrar) markChanged(w *who, room contract.RoomID) {
+	r.pending[place{w.user, room}] = w.name
 	if room != 0 {
 		r.changed[room] = struct{}{}
 	}
@@ -144,7 +176,6 @@ const registerRetry = 200 * time.Millisecond
 func (r *registrar) run(ctx context.Context) {
 	var telling sync.WaitGroup
 	telling.Go(func() { r.tellChanges(ctx) })
-	defer telling.Wait()
 	// Not derived from ctx: the last connections leave while the node drains.
 	working := context.WithoutCancel(ctx)
 	tick := time.NewTicker(r.refresh)
@@ -156,9 +187,8 @@ func (r *registrar) run(ctx context.Context) {
 		case <-tick.C:
 			look = true
 		case <-ctx.Done():
-			if err := r.flush(working, r.life(), false); err != nil {
-				r.log.Warn("last routes not taken back, their node's end does it", "err", err)
-			}
+			telling.Wait()
+			r.finish(working)
 			return
 		}
 		err := r.step(working, look)
@@ -174,8 +204,21 @@ func (r *registrar) run(ctx context.Context) {
 	}
 }
 
-// tellChanges tells logic which rooms have changed until ctx ends. Those that the last flush changes are told by
-// whoever takes back the routes of this node.
+// finish writes and tells what is left. What it cannot, whoever takes back the routes of this node does.
+func (r *registrar) finish(ctx context.Context) {
+	self := r.life()
+	if self == (contract.NodeRef{}) {
+		return
+	}
+	if err := r.flush(ctx, self, false); err != nil {
+		r.log.Warn("last routes not taken back", "err", err)
+	}
+	if err := r.tellChanged(ctx); err != nil {
+		r.log.Warn("logic not told who went last", "err", err)
+	}
+}
+
+// tellChanges tells logic which rooms have changed until ctx ends.
 func (r *registrar) tellChanges(ctx context.Context) {
 	for {
 		select {
@@ -222,43 +265,62 @@ func (r *registrar) life() contract.NodeRef {
 // flush writes what is pending, or with anew everything, in place of whatever is written for this life.
 func (r *registrar) flush(ctx context.Context, self contract.NodeRef, anew bool) error {
 	r.mu.Lock()
-	changes, waiting := r.pending, r.waiting
-	r.pending, r.waiting = nil, nil
+	var changes []contract.RouteChange
 	if anew {
 		changes = r.everything() // what was pending is in it, or for a life or a copy that is gone
 		r.written = contract.NodeRef{}
+	} else {
+		changes = r.latest()
 	}
+	pending, changed := r.pending, r.changed
+	r.pending, r.changed = make(map[place]string), make(map[contract.RoomID]struct{})
 	write := len(changes) > 0 || anew
 	r.writing = write
+	r.begun++
 	r.mu.Unlock()
+	var err error
 	if write {
-		bounded, cancel := context.WithTimeout(ctx, r.timeout)
-		defer cancel()
 		apply := r.routes.Apply
 		if anew {
 			apply = r.routes.Replace
 		}
-		err := apply(bounded, self, changes)
-		r.mu.Lock()
-		r.writing = false
-		if err != nil {
-			r.waiting = append(waiting, r.waiting...)
-			if !anew { // else everything is gathered again
-				r.pending = append(changes, r.pending...)
-			}
-			r.mu.Unlock()
-			return fmt.Errorf("write routes: %w", err)
-		}
-		if anew {
-			r.written = self
-		}
-		r.mu.Unlock()
+		bounded, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		err = apply(bounded, self, changes)
 	}
-	for _, done := range waiting {
-		done <- nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing = false
+	if err != nil {
+		maps.Copy(r.pending, pending)
+		maps.Copy(r.changed, changed)
+		return fmt.Errorf("write routes: %w", err)
 	}
-	poke(r.news) // only now does a reader of the routes see the change
+	if anew {
+		r.written = self
+		if len(changes) > 0 {
+			r.m.registered.Inc()
+		}
+	}
+	maps.Copy(r.untold, changed) // only now does a reader of the routes see the change
+	poke(r.news)
+	r.finished = r.begun
+	close(r.progress)
+	r.progress = make(chan struct{})
 	return nil
+}
+
+// latest is how the pending routes are now. It is called with mu held.
+func (r *registrar) latest() []contract.RouteChange {
+	changes := make([]contract.RouteChange, 0, len(r.pending))
+	for at, name := range r.pending {
+		here := r.users[at.user] != nil
+		if at.room != 0 {
+			here = r.rooms[at.room][at.user] != nil
+		}
+		changes = append(changes, contract.RouteChange{User: at.user, Name: name, Room: at.room, Gone: !here})
+	}
+	return changes
 }
 
 // everything is every route of this node. It is called with mu held.
@@ -273,20 +335,14 @@ func (r *registrar) everything() []contract.RouteChange {
 		}
 		r.changed[room] = struct{}{}
 	}
-	if len(all) > 0 {
-		r.m.registered.Inc()
-	}
 	return all
 }
 
-// tellChanged tells of the rooms that changed; on an error they still have.
+// tellChanged tells of the rooms that changed; on an error they are still to be told.
 func (r *registrar) tellChanged(ctx context.Context) error {
 	r.mu.Lock()
-	rooms := make([]contract.RoomID, 0, len(r.changed))
-	for room := range r.changed {
-		rooms = append(rooms, room)
-	}
-	clear(r.changed)
+	rooms := slices.Collect(maps.Keys(r.untold))
+	clear(r.untold)
 	r.mu.Unlock()
 	if len(rooms) == 0 {
 		return nil
@@ -296,7 +352,7 @@ func (r *registrar) tellChanged(ctx context.Context) error {
 	if err := r.tell(ctx, rooms); err != nil {
 		r.mu.Lock()
 		for _, room := range rooms {
-			r.changed[room] = struct{}{}
+			r.untold[room] = struct{}{}
 		}
 		r.mu.Unlock()
 		return fmt.Errorf("tell who is online: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"syscall"
 	"time"
@@ -45,37 +44,28 @@ func (c *Connect) acceptTCP(ctx context.Context, l net.Listener) error {
 		if socket, ok := conn.(*net.TCPConn); ok {
 			_ = socket.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: tcpIdle, Interval: tcpInterval, Count: tcpProbes})
 		}
-		ch := c.admit(conn, tcp)
-		if ch == nil {
-			_ = conn.Close()
-			continue
-		}
-		c.goroutines.Go(func() { c.serveTCP(ch) })
+		c.admit(conn, tcp, c.serveTCP)
 	}
 }
 
 // serveTCP reads until the connection ends.
 func (c *Connect) serveTCP(ch *channel) {
-	defer c.dismiss(ch)
 	deadline := c.authDeadline(ch)
 	defer deadline.Stop()
 	packets := wire.NewPacketReader(ch.conn)
 	for {
 		payload, err := packets.Next()
-		if err != nil {
-			var bad *contract.Error
-			if !errors.As(err, &bad) {
-				return
-			}
+		if bad := (*contract.Error)(nil); errors.As(err, &bad) {
 			ch.end(bad.Code, bad.Message)
-		} else {
-			ch.touch()
-			ch.handle(payload)
-		}
-		if ch.isEnded() {
-			_, _ = io.Copy(io.Discard, ch.conn)
+		} else if err != nil {
 			return
 		}
+		if ch.isEnded() {
+			ch.discard()
+			return
+		}
+		ch.touch()
+		ch.handle(payload)
 	}
 }
 

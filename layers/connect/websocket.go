@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 
@@ -25,7 +26,8 @@ const (
 const readBuffer = 512
 
 // handler upgrades at /ws. gorilla shakes hands and reads; what goes out is framed by wire and written by the
-// channel, so that nothing else writes to the socket once frames flow.
+// channel, so that nothing else writes to the socket once frames flow, but for the close frame with which gorilla
+// ends a connection that violates RFC 6455.
 func (c *Connect) handler() http.Handler {
 	upgrader := websocket.Upgrader{
 		ReadBufferSize:  readBuffer,
@@ -37,17 +39,18 @@ func (c *Connect) handler() http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
+		if !c.begin() {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "the node takes no more connections", http.StatusServiceUnavailable)
+			return
+		}
+		defer c.goroutines.Done()
 		conn, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			return // the upgrader has answered
 		}
-		ch := c.admit(conn.NetConn(), webSocket)
-		if ch == nil {
-			_ = conn.Close()
-			return
-		}
 		// The handler returns, so that the server's buffers and goroutine for this connection are given back.
-		c.goroutines.Go(func() { c.serveWebSocket(ch, conn) })
+		c.admit(conn.NetConn(), webSocket, func(ch *channel) { c.serveWebSocket(ch, conn) })
 	})
 	return mux
 }
@@ -60,7 +63,6 @@ var (
 
 // serveWebSocket reads until the connection ends.
 func (c *Connect) serveWebSocket(ch *channel, conn *websocket.Conn) {
-	defer c.dismiss(ch)
 	conn.SetPingHandler(func(data string) error {
 		ch.touch()
 		ch.sendRaw(wire.AppendControl(nil, opPong, []byte(data)))
@@ -79,31 +81,43 @@ func (c *Connect) serveWebSocket(ch *channel, conn *websocket.Conn) {
 	for {
 		kind, r, err := conn.NextReader()
 		if err != nil {
-			return
-		}
-		ch.touch()
-		if err := c.readMessage(ch, kind, r); err != nil {
-			if e := contract.AsError(err); e.Code != contract.Internal {
-				ch.end(e.Code, e.Message)
-				c.discard(conn)
-			}
+			ch.finish(err)
 			return
 		}
 		if ch.isEnded() {
-			c.discard(conn)
+			ch.discard()
+			return
+		}
+		ch.touch()
+		err = c.readMessage(ch, kind, r)
+		if bad := (*contract.Error)(nil); errors.As(err, &bad) {
+			ch.end(bad.Code, bad.Message)
+			ch.discard()
+			return
+		} else if err != nil {
+			ch.finish(err)
 			return
 		}
 	}
 }
 
-// discard reads on until the peer closes or the deadline that end has set, since closing a socket with unread
-// bytes would take back the last frames.
-func (c *Connect) discard(conn *websocket.Conn) {
-	_, _ = io.Copy(io.Discard, conn.NetConn())
+// finish lets a peer that broke the websocket protocol read why: gorilla has answered it with a close frame. Any
+// other error of reading means that there is nobody left to read it.
+func (c *channel) finish(err error) {
+	var closed *websocket.CloseError
+	var network net.Error
+	if errors.As(err, &closed) || errors.As(err, &network) {
+		return
+	}
+	c.mu.Lock()
+	c.ended = true
+	c.closeWrite()
+	c.mu.Unlock()
+	c.discard()
 }
 
-// readMessage reads one message into a shared buffer and acts on it. An error that is a contract.Error ends the
-// connection with its code.
+// readMessage reads one message into a shared buffer and acts on it. It fails with a contract.Error for a message
+// that ends the connection, and with the connection's own error if that has ended.
 func (c *Connect) readMessage(ch *channel, kind int, r io.Reader) error {
 	buf := c.buffers.Get().(*[]byte)
 	defer func() {
@@ -113,7 +127,7 @@ func (c *Connect) readMessage(ch *channel, kind int, r io.Reader) error {
 	}()
 	into := bytes.NewBuffer((*buf)[:0])
 	if _, err := into.ReadFrom(io.LimitReader(r, wire.MaxFrame+1)); err != nil {
-		return errors.Join(errReading, err)
+		return err
 	}
 	*buf = into.Bytes()
 	switch {
@@ -127,6 +141,3 @@ func (c *Connect) readMessage(ch *channel, kind int, r io.Reader) error {
 	ch.handle(into.Bytes())
 	return nil
 }
-
-// errReading marks a connection that broke while a message was read.
-var errReading = errors.New("read message")

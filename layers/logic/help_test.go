@@ -77,7 +77,7 @@ func houseOn(t *testing.T, cfg store.Config, redis string) *house {
 	}
 	h := &house{queue: &recordedQueue{}, nodes: newScriptedNodes(), told: &recordedPeers{}}
 	var err error
-	if h.store, err = store.Open(t.Context(), cfg, observability.Discard()); err != nil {
+	if h.store, err = store.Open(cfg, observability.Discard()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = h.store.Close() })

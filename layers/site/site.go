@@ -26,9 +26,9 @@ var dist embed.FS
 // Config of the site. The two URLs are addresses as a browser sees them; "" is the host that the page was loaded
 // from, with the port given by Ports.
 type Config struct {
-	Listen       string `koanf:"listen"`
-	APIURL       string `koanf:"api_url"`
-	WebSocketURL string `koanf:"websocket_url"`
+	Listen       string `koanf:"listen" doc:"host:port"`
+	APIURL       string `koanf:"api_url" doc:"address of the API as a browser sees it; empty is the page's host with the API's port"`
+	WebSocketURL string `koanf:"websocket_url" doc:"address of the websocket as a browser sees it; empty is the page's host with its port"`
 }
 
 // Defaults serves the loopback interface, beside an API and a websocket on the same host.

@@ -74,7 +74,7 @@ func TestRoutes(t *testing.T) {
 	}{
 		"root":                         {built, "GET", "/", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
 		"index by name":                {built, "GET", "/index.html", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
-		"a place in the page":          {built, "GET", "/rooms/42", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
+		"no place of the page":         {built, "GET", "/debug/pprof/", 404, "text/plain; charset=utf-8", "", "not found"},
 		"script":                       {built, "GET", "/assets/index-a1b2.js", 200, "text/javascript; charset=utf-8", immutable, "console.log"},
 		"file outside assets":          {built, "GET", "/favicon.svg", 200, "image/svg+xml", "no-cache", "<svg/>"},
 		"missing asset":                {built, "GET", "/assets/index-0000.js", 404, "text/plain; charset=utf-8", "", "not found"},
@@ -226,12 +226,12 @@ func TestValidate(t *testing.T) {
 	}{
 		"defaults":              {Defaults(), Ports{7070, 7000}, ""},
 		"addresses, no ports":   {Config{"127.0.0.1:0", "http://a", "ws://b/ws"}, Ports{}, ""},
-		"no listen":             {Config{}, Ports{7070, 7000}, "site.listen"},
-		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "site.api_url"},
-		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "site.api_url"},
-		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "site.api_url"},
-		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{7070, 7000}, "site.websocket_url"},
-		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{7070, 7000}, "site.websocket_url"},
+		"no listen":             {Config{}, Ports{7070, 7000}, "listen"},
+		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "api_url"},
+		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "api_url"},
+		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "api_url"},
+		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{7070, 7000}, "websocket_url"},
+		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{7070, 7000}, "websocket_url"},
 		"no api port":           {Config{"127.0.0.1:0", "", "ws://b/ws"}, Ports{}, "api port"},
 		"websocket port":        {Config{"127.0.0.1:0", "", ""}, Ports{7070, 70000}, "websocket port"},
 	} {

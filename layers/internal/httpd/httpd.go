@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -30,6 +31,9 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	drain    time.Duration
+
+	mu    sync.Mutex
+	fresh map[net.Conn]struct{} // connections over which nothing has come yet; nil once the server drains
 }
 
 // New binds addr ("host:port", port 0 for a free one).
@@ -39,14 +43,14 @@ func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*S
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	body := or(limits.Body, 1<<20)
-	return &Server{
+	s := &Server{
+		fresh:    make(map[net.Conn]struct{}),
 		listener: l,
 		drain:    or(limits.Drain, 10*time.Second),
 		http: &http.Server{
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				r.Body = http.MaxBytesReader(w, r.Body, body)
-				handler.ServeHTTP(w, r)
-			}),
+			// Not by replacing the request's body: net/http looks at its own one to see whether it was read to the
+			// end, and takes what was left unread for the next request otherwise.
+			Handler:           http.MaxBytesHandler(handler, body),
 			ReadHeaderTimeout: or(limits.ReadHeader, 5*time.Second),
 			ReadTimeout:       or(limits.Read, 15*time.Second),
 			WriteTimeout:      or(limits.Write, 30*time.Second),
@@ -54,7 +58,33 @@ func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*S
 			MaxHeaderBytes:    16 << 10,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		},
-	}, nil
+	}
+	s.http.ConnState = s.track
+	return s, nil
+}
+
+// track keeps the connections that browsers open ahead of need: a drain, which would wait for them for seconds,
+// closes them.
+func (s *Server) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(s.fresh, conn)
+	case s.fresh != nil:
+		s.fresh[conn] = struct{}{}
+	default:
+		_ = conn.Close() // it came while the listener was being closed
+	}
+}
+
+func (s *Server) closeFresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.fresh {
+		_ = conn.Close() // the server notices and forgets it
+	}
+	s.fresh = nil
 }
 
 func or[T ~int64](v, fallback T) T {
@@ -82,6 +112,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
 	defer cancel()
+	s.closeFresh()
 	err := s.http.Shutdown(drain)
 	if err != nil {
 		_ = s.http.Close() // what did not finish in time is cut, and said below
@@ -103,7 +134,18 @@ func OriginAllowed(r *http.Request, allowed []string) bool {
 		return true
 	}
 	from, err := url.Parse(origin)
-	return err == nil && from.Hostname() != "" && strings.EqualFold(from.Hostname(), hostName(r.Host))
+	return err == nil && (from.Scheme == "http" || from.Scheme == "https") && from.Hostname() != "" && strings.EqualFold(from.Hostname(), hostName(r.Host))
+}
+
+// CheckOrigins reports the first that is neither an origin nor *.
+func CheckOrigins(allowed []string) error {
+	for _, o := range allowed {
+		u, err := url.Parse(o)
+		if o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host) {
+			return fmt.Errorf("%q: want scheme://host[:port] or *", o)
+		}
+	}
+	return nil
 }
 
 func hostName(host string) string {

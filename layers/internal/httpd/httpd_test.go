@@ -216,6 +216,23 @@ func TestDrainIsBounded(t *testing.T) {
 	}
 }
 
+// TestDrainClosesConnectionsNeverUsed: browsers open some ahead of need, for which net/http would wait for seconds.
+func TestDrainClosesConnectionsNeverUsed(t *testing.T) {
+	addr, stop := start(t, Limits{Drain: time.Second}, hello)
+	ahead := dial(t, addr)
+	if resp, err := http.Get("http://" + addr); err != nil {
+		t.Fatal(err)
+	} else {
+		_ = resp.Body.Close() // the server has accepted what came before this
+	}
+	if err := stop(); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if _, err := ahead.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want it closed", err)
+	}
+}
+
 func TestRunWithAnEndedContext(t *testing.T) {
 	s, err := New("127.0.0.1:0", http.HandlerFunc(hello), Limits{}, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-faster/city"
-	"github.com/smallnest/rpcx/protocol"
 	"github.com/smallnest/rpcx/share"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -42,7 +41,7 @@ type caller struct {
 	turn    atomic.Uint64
 	telemetry
 
-	goroutines sync.WaitGroup // of the connections
+	goroutines sync.WaitGroup // that dial
 
 	mu      sync.Mutex
 	conns   map[contract.NodeRef]*conn
@@ -68,7 +67,7 @@ func (c *Clients) caller(service string, peers Peers) *caller {
 	}
 }
 
-// Close closes the connections and waits for what served them, the dialling of a second included. Calls in flight
+// Close closes the connections and waits for those that are being dialled, a second at most. Calls in flight
 // fail, and so does every later one.
 func (c *caller) Close() error {
 	c.mu.Lock()
@@ -143,27 +142,16 @@ func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, a
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	payload, err := codec.Encode(arg)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	message := protocol.NewMessage()
-	message.SetMessageType(protocol.Request)
-	message.SetSerializeType(protocol.MsgPack)
-	message.ServicePath, message.ServiceMethod, message.Payload = c.service, method, payload
 	deadline, _ := ctx.Deadline()
-	message.Metadata = map[string]string{
+	// A map of its own for each call: rpcx encodes it in another goroutine.
+	metadata := map[string]string{
 		share.AuthKey:       c.secret,
 		share.ServerTimeout: strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10),
 	}
-	c.propagator.Inject(ctx, propagation.MapCarrier(message.Metadata))
-	answer, err := link.do(ctx, message)
-	if err != nil {
-		return nil, err
-	}
+	c.propagator.Inject(ctx, propagation.MapCarrier(metadata))
 	reply := new(Reply[R])
-	if err := codec.Decode(answer, reply); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
+	if err := link.do(ctx, c.service, method, metadata, arg, reply); err != nil {
+		return nil, err
 	}
 	return reply, nil
 }

@@ -1,15 +1,17 @@
 package rpc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/smallnest/rpcx/protocol"
+	"github.com/smallnest/rpcx/client"
+	"github.com/smallnest/rpcx/share"
+	"github.com/vmihailenco/msgpack/v5"
 
 	"gochat/layers/internal/contract"
 )
@@ -17,18 +19,19 @@ import (
 var (
 	errClosed  = errors.New("connection is closed")
 	errNotSent = errors.New("not sent") // the peer has not seen the call
+	errBroken  = errors.New("connection broke")
 )
 
 const (
 	connectTimeout = time.Second // short: peers are near, and one that does not accept is down
 	writeTimeout   = 5 * time.Second
-	queuedCalls    = 64 // frames that wait for the socket; the callers of more wait with them
+	keepAlive      = 5 * time.Second
 )
 
 // conn is the way to one life of a node: a link, made when first used and again after it broke.
 type conn struct {
 	addr  string
-	owned *sync.WaitGroup // the goroutines, for which the caller waits
+	owned *sync.WaitGroup // those that dial, for which the caller waits
 
 	mu      sync.Mutex
 	link    *link
@@ -70,20 +73,17 @@ func (c *conn) get(ctx context.Context) (*link, error) {
 }
 
 func (c *conn) dial(d *dial) {
-	dialer := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 5 * time.Second, Interval: time.Second, Count: 5}}
-	tcp, err := dialer.Dial("tcp", c.addr)
+	l, err := dialLink(c.addr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case err != nil:
 		d.err = fmt.Errorf("dial: %w", err)
 	case c.closed:
-		_ = tcp.Close() // nothing was sent over it
+		l.close()
 		d.err = errClosed
 	default:
-		d.link = newLink(tcp, c.owned)
-		c.link = d.link
+		d.link, c.link = l, l
 	}
 	c.dialing = nil
 	close(d.done)
@@ -93,7 +93,7 @@ func (c *conn) dial(d *dial) {
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.dialing == nil && (c.link == nil || c.link.waiting() == 0)
+	return c.dialing == nil && (c.link == nil || c.link.calls.Load() == 0)
 }
 
 // close fails the calls in flight and every later one.
@@ -102,142 +102,80 @@ func (c *conn) close() {
 	defer c.mu.Unlock()
 	c.closed = true
 	if c.link != nil {
-		c.link.fail(errClosed)
+		c.link.close()
 	}
 }
 
-// link is one tcp connection that any number of calls share; answers come in any order. Two goroutines, one that
-// writes and one that reads, live until it fails.
+// link is one tcp connection under rpcx's Client, which any number of calls share; answers come in any order.
+//
+// The Client is never closed by its Close, nor is the error of a call read once the Client has shut down: there it
+// writes to calls that their callers already have. Closing its socket ends it cleanly.
 type link struct {
-	tcp    net.Conn
-	out    chan []byte
-	broken chan struct{} // closed once no answers come any more, for the reason in err
-
-	mu      sync.Mutex
-	pending map[uint64]chan answer
-	seq     uint64
-	err     error
+	rpcx  *client.Client
+	calls atomic.Int64 // in flight, with those whose callers still wait
 }
 
-// answer is the payload of a reply, or why the peer did not make one.
-type answer struct {
-	payload []byte
-	err     error
-}
-
-func newLink(tcp net.Conn, owned *sync.WaitGroup) *link {
-	l := &link{tcp: tcp, out: make(chan []byte, queuedCalls), broken: make(chan struct{}), pending: make(map[uint64]chan answer)}
-	owned.Go(l.write)
-	owned.Go(l.read)
-	return l
-}
-
-// fail ends the link for the first reason given.
-func (l *link) fail(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
-		close(l.broken)
-		_ = l.tcp.Close() // whatever it says, it is over
+// dialLink connects, for connectTimeout at most.
+func dialLink(addr string) (*link, error) {
+	option := client.DefaultOption
+	option.ConnectTimeout = connectTimeout
+	option.TCPKeepAlivePeriod = keepAlive
+	l := &link{rpcx: client.NewClient(option)}
+	l.rpcx.Plugins = client.NewPluginContainer()
+	l.rpcx.Plugins.Add(boundedWrites{})
+	if err := l.rpcx.Connect("tcp", addr); err != nil {
+		return nil, err
 	}
+	return l, nil
 }
 
-func (l *link) isBroken() bool {
+// boundedWrites gives up a peer that takes nothing for writeTimeout, since a message may be in it by half; without it
+// each call to a peer that hangs would hold a goroutine for good.
+type boundedWrites struct{}
+
+// ConnCreated implements rpcx's client.ConnCreatedPlugin.
+func (boundedWrites) ConnCreated(conn net.Conn) (net.Conn, error) { return boundedConn{conn}, nil }
+
+type boundedConn struct{ net.Conn }
+
+func (c boundedConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		_ = c.Close() // what follows would be read as the rest of this
+	}
+	return n, err
+}
+
+// close fails the calls in flight.
+func (l *link) close() { _ = l.rpcx.GetConn().Close() } // whatever it says, it is over
+
+func (l *link) isBroken() bool { return l.rpcx.IsShutdown() }
+
+// do sends one call and waits for its answer, for the end of the link or of ctx. An answer that comes later goes into
+// a reply that nobody reads.
+func (l *link) do(ctx context.Context, service, method string, metadata map[string]string, arg, reply any) error {
+	payload, err := codec.Encode(arg)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	if len(payload) > maxPayload {
+		return contract.Errorf(contract.TooLarge, "the request is over %d bytes", maxPayload)
+	}
+	l.calls.Add(1)
+	defer l.calls.Add(-1)
+	// rpcx sees a context that never ends: its own waiting for one races with its sending.
+	calling := context.WithValue(context.Background(), share.ReqMetaDataKey, metadata)
+	pending := l.rpcx.Go(calling, service, method, msgpack.RawMessage(payload), reply, make(chan *client.Call, 1))
 	select {
-	case <-l.broken:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l *link) waiting() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.pending)
-}
-
-// write sends what is queued. A peer that takes nothing for writeTimeout is given up, since a frame may be in it by
-// half.
-func (l *link) write() {
-	for {
-		select {
-		case frame := <-l.out:
-			err := l.tcp.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if err == nil {
-				_, err = l.tcp.Write(frame)
-			}
-			if err != nil {
-				l.fail(fmt.Errorf("write: %w", err))
-				return
-			}
-		case <-l.broken:
-			return
-		}
-	}
-}
-
-// read hands answers to those who wait for them. An answer that nobody waits for any more is dropped.
-func (l *link) read() {
-	r := bufio.NewReaderSize(l.tcp, 16<<10)
-	for {
-		message := protocol.NewMessage()
-		if err := message.Decode(r); err != nil {
-			l.fail(fmt.Errorf("read: %w", err))
-			return
-		}
-		l.mu.Lock()
-		waits := l.pending[message.Seq()]
-		delete(l.pending, message.Seq())
-		l.mu.Unlock()
-		if waits == nil {
-			continue
-		}
-		a := answer{payload: message.Payload}
-		if message.MessageStatusType() == protocol.Error {
-			a = answer{err: fmt.Errorf("refused: %s", message.Metadata[protocol.ServiceError])}
-		}
-		waits <- a // has room: an answer comes once
-	}
-}
-
-// do sends one call and waits for its answer, for the end of the link or of ctx. The message is not used after it
-// returned.
-func (l *link) do(ctx context.Context, message *protocol.Message) ([]byte, error) {
-	if len(message.Payload) > maxPayload {
-		return nil, contract.Errorf(contract.TooLarge, "the request is over %d bytes", maxPayload)
-	}
-	waits := make(chan answer, 1)
-	l.mu.Lock()
-	l.seq++
-	seq := l.seq
-	l.pending[seq] = waits
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.pending, seq)
-	}()
-	message.SetSeq(seq)
-	select {
-	case l.out <- message.Encode():
-	case <-l.broken:
-		return nil, fmt.Errorf("%w: %w", errNotSent, l.err)
+	case <-pending.Done:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	select {
-	case a := <-waits:
-		return a.payload, a.err
-	case <-l.broken:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if l.isBroken() {
+		return errBroken
 	}
-	select {
-	case a := <-waits: // the last that came
-		return a.payload, a.err
-	default:
-		return nil, l.err
-	}
+	return pending.Error
 }

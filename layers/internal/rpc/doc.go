@@ -8,9 +8,8 @@
 // A call is repeated, on another node, only if its peer surely has not seen it, or if repeating it has the effect of
 // one.
 //
-// The server and the form of the messages are rpcx's; the client, one connection a peer, is our own. rpcx's XClient
-// dials while it holds the lock that every call takes, so that one dead node stalls the calls to all. Its Client
-// starts a goroutine for each call, which a peer that hangs holds for good, keeps the calls whose callers have given
-// up, and writes the error of a call that its caller already reads when a connection breaks: the race detector
-// rightly reports it.
+// One connection a peer, made by rpcx's Client. Its XClient is passed over: it dials while it holds the lock that
+// every call takes, so that one dead node stalls the calls to all, and it changes its clients outside of that lock
+// when a connection breaks, which the race detector rightly reports. What XClient adds, the deadline and the secret
+// in the metadata, is set here.
 package rpc

@@ -361,9 +361,6 @@ func TestClose(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if stack := make([]byte, 1<<20); strings.Contains(string(stack[:runtime.Stack(stack, true)]), "rpc.(*link)") {
-		t.Error("Close has not waited for a goroutine of a connection")
-	}
 	if err := await(t, "the call in flight fails", flight); contract.CodeOf(err) != contract.Unavailable {
 		t.Errorf("in flight: got %v, want unavailable", err)
 	}

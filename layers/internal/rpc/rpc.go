@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,7 @@ import (
 // Config is how the layers reach one another.
 type Config struct {
 	Listen    string        `koanf:"listen" doc:"host:port where this process answers other layers; port 0 takes a free one"`
-	Advertise string        `koanf:"advertise" doc:"host:port under which others reach it; empty is what was bound"`
+	Advertise string        `koanf:"advertise" doc:"host:port under which others reach it; empty is what was bound, port 0 the port that was bound"`
 	Secret    string        `koanf:"secret" secret:"true" doc:"shared by all processes of one system, at least 16 characters"`
 	Timeout   time.Duration `koanf:"timeout" doc:"deadline of a call that comes without one"`
 }
@@ -36,12 +37,35 @@ func (c Config) Validate() error {
 	switch {
 	case c.Listen == "":
 		return errors.New("listen: want host:port")
+	case c.Advertise == "" && everyAddress(c.Listen):
+		return fmt.Errorf("advertise: not set, and nobody can reach a process at listen %s: want host:port", c.Listen)
+	case c.Advertise != "" && everyAddress(c.Advertise):
+		return fmt.Errorf("advertise: %s: want a host that others can reach, and a port", c.Advertise)
 	case c.Secret != "" && len(c.Secret) < 16:
 		return errors.New("secret: want at least 16 characters, the same in every process")
 	case c.Timeout < 100*time.Millisecond:
 		return errors.New("timeout: want 100ms or more")
 	}
 	return nil
+}
+
+// everyAddress reports whether the address is no one host's: without a host, 0.0.0.0, ::, or no address at all.
+func everyAddress(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err != nil || host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// advertised is the address that is told to others, for a listener bound at bound.
+func (c Config) advertised(bound net.Addr) string {
+	host, port, err := net.SplitHostPort(c.Advertise)
+	if err != nil {
+		return bound.String() // it is empty: Validate has let nothing else pass
+	}
+	if port == "0" {
+		_, port, _ = net.SplitHostPort(bound.String()) // a listener's address has a port
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // maxMessage bounds what a peer can make this process allocate: a push of 500 of the largest frames is a quarter.

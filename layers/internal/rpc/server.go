@@ -47,12 +47,9 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	srv := &Server{
 		listener:  l,
-		advertise: cfg.Advertise,
+		advertise: cfg.advertised(l.Addr()),
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
 		log:       log,
-	}
-	if srv.advertise == "" {
-		srv.advertise = l.Addr().String()
 	}
 	srv.rpcx.Plugins.Add(&gate{want: sha256.Sum256([]byte(cfg.Secret)), log: log})
 	srv.rpcx.HandleServiceError = func(err error) { srv.log.Debug("rpc request refused", "err", err) }

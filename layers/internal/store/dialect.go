@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"net/url"
@@ -32,13 +31,13 @@ func (d dialect) gorm(db *sql.DB) gorm.Dialector {
 	return &sqlite.Dialector{Conn: db}
 }
 
-func (s *Store) openPostgres(ctx context.Context, cfg Config) error {
+func (s *Store) openPostgres(cfg Config) error {
 	s.dialect = postgres
 	db, err := postgresPool(cfg.URL)
 	if err != nil {
 		return err
 	}
-	s.read, err = s.pool(ctx, db, cfg.maxConns())
+	s.read, err = s.pool(db, cfg.maxConns())
 	s.write = s.read
 	return err
 }
@@ -58,21 +57,21 @@ func postgresPool(address string) (*sql.DB, error) {
 
 // openSQLite opens one connection that writes and others that read beside it. The writer comes first: it turns the
 // file's mode to WAL, which needs the file alone.
-func (s *Store) openSQLite(ctx context.Context, cfg Config) (err error) {
+func (s *Store) openSQLite(cfg Config) (err error) {
 	s.dialect = sqliteFile
 	s.writing = make(chan struct{}, 1)
 	writer, err := sqlitePool(cfg.URL)
 	if err != nil {
 		return err
 	}
-	if s.write, err = s.pool(ctx, writer, 1); err != nil {
+	if s.write, err = s.pool(writer, 1); err != nil {
 		return err
 	}
 	readers, err := sqlitePool(cfg.URL, "query_only(1)")
 	if err != nil {
 		return err
 	}
-	s.read, err = s.pool(ctx, readers, cfg.maxConns())
+	s.read, err = s.pool(readers, cfg.maxConns())
 	return err
 }
 

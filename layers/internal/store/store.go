@@ -21,8 +21,8 @@ const (
 
 // Config says which database, and how much of it may be used at once.
 type Config struct {
-	URL      string `koanf:"url"`       // "postgres://…" as libpq reads it, or "sqlite:PATH"
-	MaxConns int    `koanf:"max_conns"` // connections in use at once; 0 is 16
+	URL      string `koanf:"url" doc:"postgres://USER:PASSWORD@HOST/DATABASE or sqlite:PATH"`
+	MaxConns int    `koanf:"max_conns" doc:"connections in use at once; 0 is 16"`
 }
 
 // Validate reports what is wrong with the configuration and what is allowed. It does not repeat the URL, which
@@ -72,9 +72,9 @@ type Store struct {
 	telemetry telemetry
 }
 
-// Open connects to the database and pings it. It never migrates: see MigrateUp and CheckSchema. A SQLite file that
-// does not exist is made; its directory must exist. The caller closes the Store.
-func Open(ctx context.Context, cfg Config, tel observability.Telemetry) (_ *Store, err error) {
+// Open does not need the database to be there: see Ping. It never migrates: see MigrateUp and CheckSchema. A SQLite
+// file that does not exist is made; its directory must exist. The caller closes the Store.
+func Open(cfg Config, tel observability.Telemetry) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open database: %w", err)
@@ -90,9 +90,9 @@ func Open(ctx context.Context, cfg Config, tel observability.Telemetry) (_ *Stor
 		}
 	}()
 	if strings.HasPrefix(cfg.URL, sqliteScheme) {
-		err = s.openSQLite(ctx, cfg)
+		err = s.openSQLite(cfg)
 	} else {
-		err = s.openPostgres(ctx, cfg)
+		err = s.openPostgres(cfg)
 	}
 	if err != nil {
 		return nil, err
@@ -102,14 +102,11 @@ func Open(ctx context.Context, cfg Config, tel observability.Telemetry) (_ *Stor
 	return s, nil
 }
 
-// pool adds a pool of connections once it answers.
-func (s *Store) pool(ctx context.Context, db *sql.DB, conns int) (*gorm.DB, error) {
+// pool adds a pool of connections, none of which is made yet.
+func (s *Store) pool(db *sql.DB, conns int) (*gorm.DB, error) {
 	s.pools = append(s.pools, db)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	if err := db.PingContext(ctx); err != nil {
-		return nil, err
-	}
 	return gorm.Open(s.dialect.gorm(db), &gorm.Config{
 		Logger:                 logger.Discard, // errors are returned
 		DisableAutomaticPing:   true,

@@ -117,7 +117,7 @@ func execPostgres(t testing.TB, url, statement string) {
 
 func open(t testing.TB, cfg Config) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), cfg, observability.Discard())
+	s, err := Open(cfg, observability.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestConfig(t *testing.T) {
 	}{
 		{"postgres", Config{URL: "postgres://u:p@h/db"}, ""},
 		{"sqlite", Config{URL: "sqlite:data/gochat.db", MaxConns: 4}, ""},
-		{"nothing", Config{}, "sqlite:PATH"},
+		{"nothing, as for a process that needs no database", Config{}, ""},
 		{"other database", Config{URL: "mysql://u:secret@h/db"}, "postgres://"},
 		{"no path", Config{URL: "sqlite:"}, "path of a file"},
 		{"memory", Config{URL: "sqlite::memory:"}, "path of a file"},
@@ -170,10 +170,24 @@ func TestConfig(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Open(t.Context(), Config{URL: "postgres://u:secret@/db?host=" + t.TempDir()}, observability.Discard()); err == nil {
-		t.Error("opened a database that is not there")
-	} else if strings.Contains(err.Error(), "secret") {
-		t.Errorf("the error tells the password: %v", err)
+	if _, err := Open(Config{}, observability.Discard()); err == nil {
+		t.Error("opened nothing")
+	}
+}
+
+// TestOpenBeforeTheDatabase: a store can be had before its database is there, and says so when it is asked.
+func TestOpenBeforeTheDatabase(t *testing.T) {
+	s, err := Open(Config{URL: "postgres://u:secret@/db?host=" + t.TempDir()}, observability.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for name, call := range map[string]func(context.Context) error{"Ping": s.Ping, "CheckSchema": s.CheckSchema} {
+		if err := call(t.Context()); err == nil {
+			t.Errorf("%s: answered without a database", name)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: the error tells the password: %v", name, err)
+		}
 	}
 }
 
@@ -292,7 +306,7 @@ func TestMain(m *testing.M) {
 
 // commitForever tells the head on stdout after each commit.
 func commitForever(cfg Config) {
-	s, err := Open(context.Background(), cfg, observability.Discard())
+	s, err := Open(cfg, observability.Discard())
 	for err == nil {
 		var results []CommitResult
 		results, err = s.Commit(context.Background(), []contract.Message{message(1, "room:1"), message(1, "room:1")}, encode, nil)
@@ -356,7 +370,7 @@ func TestMetrics(t *testing.T) {
 	tel := observability.Discard()
 	registry := tel.Metrics.(*prometheus.Registry)
 	cfg := Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "gochat.db")}
-	s, err := Open(t.Context(), cfg, tel)
+	s, err := Open(cfg, tel)
 	if err != nil {
 		t.Fatal(err)
 	}

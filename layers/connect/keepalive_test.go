@@ -1,0 +1,202 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testclient"
+)
+
+// TestKeepAlive pings: a websocket that does not answer is closed, one that does and a silent tcp connection are not.
+func TestKeepAlive(t *testing.T) {
+	n := startNode(t, obliging(), func(c *Connect) { c.cfg.Ping = 320 * time.Millisecond })
+	answering, silent := testclient.WebSocket(t, n.WebSocketAddr()), testclient.TCP(t, n.TCPAddrs()[0])
+	hello(t, n, answering, 2, 1)
+	hello(t, n, silent, 3, 1)
+	mute, _ := dialPeer(t, n, webSocket, 4)
+	if got := mute.rest(t, contract.Unavailable); len(got) != 0 {
+		t.Errorf("also got %v", got)
+	}
+	_ = mute.conn.Close()
+	eventually(t, "tcp pings", func() bool { return len(silent.Frames()) > 8 })
+	for _, f := range silent.Frames() {
+		if f.Op() != 10 {
+			t.Errorf("got %v, want pings alone", f)
+		}
+	}
+	settle(t, answering)
+	settle(t, silent)
+	if got := n.metric(t, "gochat_connection_closes_total"); got != 1 {
+		t.Errorf("%v connections closed, want the one that is mute", got)
+	}
+}
+
+// TestPingSpread checks that connections which come one after the other are pinged at different moments.
+func TestPingSpread(t *testing.T) {
+	n := startNode(t, obliging(), nil)
+	for range 2 * pingSlots {
+		settle(t, testclient.TCP(t, n.TCPAddrs()[0]))
+	}
+	slots := make(map[uint8]int)
+	for _, ch := range n.all() {
+		slots[ch.pingSlot]++
+	}
+	for slot := range uint8(pingSlots) {
+		if slots[slot] != 2 {
+			t.Errorf("slot %d has %d connections, want 2", slot, slots[slot])
+		}
+	}
+}
+
+// TestAuthDeadline closes who does not authenticate, and nobody else.
+func TestAuthDeadline(t *testing.T) {
+	n := startNode(t, obliging(), func(c *Connect) { c.cfg.AuthWithin = time.Second })
+	eachDial(t, func(t *testing.T, dial func(testing.TB, *testNode) *testclient.Conn, ws bool) {
+		known, stranger := dial(t, n), dial(t, n)
+		hello(t, n, known, 2, 1)
+		settle(t, stranger) // a ping is no authentication
+		stranger.AwaitError(t, "unauthenticated")
+		if got := stranger.AwaitEnd(t); ws && got != 1008 {
+			t.Errorf("closed with %d, want 1008", got)
+		}
+		settle(t, known) // it came first: its own deadline has passed too
+		known.Close()
+		eventually(t, "gone", func() bool { return len(n.bucketOf(2).ofUser(2)) == 0 })
+	})
+}
+
+// TestAuthDeadlineWhileLogicIsAway does not take a token that could not be looked at for a bad one.
+func TestAuthDeadlineWhileLogicIsAway(t *testing.T) {
+	logic := obliging()
+	logic.authenticate = func(context.Context, *contract.AuthenticateRequest) (*contract.Identity, error) {
+		return nil, contract.Errorf(contract.Unavailable, "away")
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.AuthWithin = time.Second })
+	eachDial(t, func(t *testing.T, dial func(testing.TB, *testNode) *testclient.Conn, ws bool) {
+		conn := dial(t, n)
+		conn.Send(t, map[string]any{"op": 6, "authToken": "token"})
+		conn.AwaitError(t, "unavailable")
+		if got := conn.AwaitEnd(t); ws && got != 1012 {
+			t.Errorf("closed with %d, want 1012", got)
+		}
+	})
+}
+
+// ledger is a list of sessions that have ended.
+type ledger struct {
+	mu    sync.Mutex
+	ended []contract.SessionID
+	asked []contract.SessionID // in the latest check
+	away  bool
+}
+
+func (l *ledger) check(_ context.Context, r *contract.CheckSessionsRequest) (*contract.CheckSessionsReply, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = slices.Sorted(slices.Values(r.Sessions))
+	if l.away {
+		return nil, errors.New("away")
+	}
+	return &contract.CheckSessionsReply{Ended: slices.DeleteFunc(slices.Clone(r.Sessions), func(id contract.SessionID) bool {
+		return !slices.Contains(l.ended, id)
+	})}, nil
+}
+
+func (l *ledger) end(id contract.SessionID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = append(l.ended, id)
+}
+
+// TestCheckSessions ends sessions of which nobody tells the node.
+func TestCheckSessions(t *testing.T) {
+	l := &ledger{}
+	logic := obliging()
+	logic.checkSessions = l.check
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Check = 20 * time.Millisecond })
+	one, two := contract.SessionOf(token(2, 1)), contract.SessionOf(token(2, 2))
+	conns := []*testclient.Conn{
+		testclient.WebSocket(t, n.WebSocketAddr()), testclient.TCP(t, n.TCPAddrs()[0]), testclient.TCP(t, n.TCPAddrs()[0])}
+	for i, session := range []int{1, 1, 2} {
+		hello(t, n, conns[i], 2, session)
+	}
+	want := slices.Sorted(slices.Values([]contract.SessionID{one, two}))
+	eventually(t, "each session is asked for once", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.Equal(l.asked, want)
+	})
+	l.mu.Lock()
+	l.away = true // a check that fails ends nobody
+	l.mu.Unlock()
+	l.end(one)
+	settle(t, conns[0])
+	l.mu.Lock()
+	l.away = false
+	l.mu.Unlock()
+	for i, c := range conns[:2] {
+		c.AwaitError(t, "session_ended")
+		if got := c.AwaitEnd(t); i == 0 && got != 4001 {
+			t.Errorf("closed with %d, want 4001", got)
+		}
+	}
+	settle(t, conns[2])
+}
+
+// TestEndedWhileAuthenticating ends a session after logic has vouched for it and before the node knows the connection.
+func TestEndedWhileAuthenticating(t *testing.T) {
+	l := &ledger{}
+	vouched, proceed := make(chan struct{}), make(chan struct{})
+	logic := obliging()
+	logic.checkSessions = l.check
+	authenticate := logic.authenticate
+	logic.authenticate = func(ctx context.Context, r *contract.AuthenticateRequest) (*contract.Identity, error) {
+		identity, err := authenticate(ctx, r)
+		vouched <- struct{}{}
+		<-proceed
+		return identity, err
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Check = 20 * time.Millisecond })
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	c.Send(t, object{"op": 6, "authToken": token(2, 1), "roomId": 1})
+	<-vouched
+	session := contract.SessionOf(token(2, 1))
+	l.end(session)
+	if _, err := n.CloseSessions(t.Context(), &contract.CloseSessionsRequest{
+		Sessions: []contract.SessionID{session}, Code: contract.SessionEnded}); err != nil {
+		t.Fatal(err)
+	}
+	proceed <- struct{}{}
+	if got := c.AwaitEnd(t); got != 4001 {
+		t.Errorf("closed with %d, want 4001", got)
+	}
+}
+
+// TestCloseSessions closes the connections of the sessions named, with the code given, and no others of the user.
+func TestCloseSessions(t *testing.T) {
+	for code, want := range map[contract.Code]int{contract.SessionEnded: 4001, contract.Replaced: 4002} {
+		t.Run(string(code), func(t *testing.T) {
+			n := startNode(t, obliging(), nil)
+			first, second, other := testclient.WebSocket(t, n.WebSocketAddr()), testclient.TCP(t, n.TCPAddrs()[0]), testclient.TCP(t, n.TCPAddrs()[0])
+			hello(t, n, first, 2, 1)
+			hello(t, n, second, 2, 1)
+			hello(t, n, other, 2, 2)
+			if _, err := n.CloseSessions(t.Context(), &contract.CloseSessionsRequest{
+				Sessions: []contract.SessionID{contract.SessionOf(token(2, 1)), "unknown"}, Code: code}); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []*testclient.Conn{first, second} {
+				c.AwaitError(t, string(code))
+				if got := c.AwaitEnd(t); c == first && got != want {
+					t.Errorf("closed with %d, want %d", got, want)
+				}
+			}
+			settle(t, other)
+		})
+	}
+}

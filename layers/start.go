@@ -1,0 +1,238 @@
+package layers
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"gochat/layers/api"
+	"gochat/layers/connect"
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/discovery"
+	"gochat/layers/internal/ids"
+	"gochat/layers/internal/rpc"
+	"gochat/layers/internal/store"
+	"gochat/layers/logic"
+	"gochat/layers/site"
+	"gochat/layers/task"
+)
+
+func (p *process) startLogic(ctx context.Context) error {
+	tel, err := p.telemetry(contract.LayerLogic)
+	if err != nil {
+		return err
+	}
+	connects, err := p.view(ctx, contract.LayerConnect)
+	if err != nil {
+		return err
+	}
+	logics, err := p.view(ctx, contract.LayerLogic)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(p.cfg.Database, tel)
+	if err != nil {
+		return err
+	}
+	p.life.closing("database", db.Close)
+	if err := await(ctx, "logic: database", p.health, p.log, db.CheckSchema); err != nil {
+		return err
+	}
+	p.health.Watch("logic: database", db.Ping) // the schema does not go away
+	sessions, err := p.sessions(ctx, contract.LayerLogic, tel)
+	if err != nil {
+		return err
+	}
+	q, err := p.queue(ctx, contract.LayerLogic, nil, tel)
+	if err != nil {
+		return err
+	}
+	clients := rpc.NewClients(p.cfg.RPC, tel)
+	toConnect, toLogic := clients.Connect(peers(connects)), clients.Logic(peers(logics))
+	p.life.closing("logic clients", func() error { _ = toLogic.Close(); return toConnect.Close() })
+	l, err := logic.New(p.cfg.Logic, p.cfg.Auth, logic.Dependencies{
+		Store: db, Sessions: sessions, Presence: sessions, Publisher: q, IDs: ids.New(p.member.Number),
+		Nodes: connectNodes{connects, toConnect}, Peers: toLogic, Connects: toConnect, Singleton: p.member,
+	}, tel)
+	if err != nil {
+		return fmt.Errorf("logic: %w", err)
+	}
+	if err := p.server.ServeLogic(l, tel); err != nil {
+		return err
+	}
+	if p.bound.DemoUsers {
+		if err := l.MakeDemoUsers(ctx); err != nil {
+			return fmt.Errorf("make the demo users: %w", err)
+		}
+	}
+	p.life.run("logic", l.Run)
+	p.serve(contract.LayerLogic)
+	if !p.has(contract.LayerConnect) {
+		return p.registerLast(ctx, contract.LayerLogic)
+	}
+	return nil
+}
+
+// registerLast registers a layer and makes its leaving the first thing of its end.
+func (p *process) registerLast(ctx context.Context, layer string) error {
+	if _, err := p.member.Register(ctx, layer, p.server.Addr()); err != nil {
+		return fmt.Errorf("register %s: %w", layer, err)
+	}
+	grace := leaveGrace
+	if layer == contract.LayerConnect {
+		grace = 0 // it has drained: there is nothing left to push to
+	}
+	p.life.closing(layer+" registration", p.leave(layer, grace))
+	return nil
+}
+
+func (p *process) startConnect(ctx context.Context) error {
+	tel, err := p.telemetry(contract.LayerConnect)
+	if err != nil {
+		return err
+	}
+	logics, err := p.view(ctx, contract.LayerLogic)
+	if err != nil {
+		return err
+	}
+	routes, err := p.sessions(ctx, contract.LayerConnect, tel)
+	if err != nil {
+		return err
+	}
+	toLogic := rpc.NewClients(p.cfg.RPC, tel).Logic(peers(logics))
+	p.life.closing("connect clients", toLogic.Close)
+	self := func() (contract.NodeRef, bool) {
+		node, alive := p.member.Node(contract.LayerConnect)
+		return node.Ref, alive
+	}
+	c, err := connect.New(p.cfg.Connect, toLogic, routes, self, tel)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if err := p.server.ServeConnect(c, tel); err != nil {
+		_ = c.Close() // the other error is the one to tell
+		return err
+	}
+	p.serve(contract.LayerConnect)
+	if p.has(contract.LayerLogic) {
+		if err := p.registerLast(ctx, contract.LayerLogic); err != nil {
+			return err
+		}
+	}
+	// Registered before it accepts and until it has drained: pushes come to it as long as it has connections.
+	if err := p.registerLast(ctx, contract.LayerConnect); err != nil {
+		_ = c.Close() // the other error is the one to tell
+		return err
+	}
+	if err := p.awaitNodes(ctx, "connect: logic", logics); err != nil {
+		return err
+	}
+	p.bound.WebSocket, p.bound.TCP = c.WebSocketAddr(), c.TCPAddrs()
+	p.life.run("connect", c.Run)
+	return nil
+}
+
+// awaitNodes waits until the view has a node, and from then on watches that it has.
+func (p *process) awaitNodes(ctx context.Context, what string, view *discovery.View) error {
+	has := func(context.Context) error {
+		if len(view.Nodes()) == 0 {
+			return fmt.Errorf("no %s node is registered", view.Layer())
+		}
+		return nil
+	}
+	return p.awaitAndWatch(ctx, what, has)
+}
+
+func (p *process) startTask(ctx context.Context) error {
+	tel, err := p.telemetry(contract.LayerTask)
+	if err != nil {
+		return err
+	}
+	connects, err := p.view(ctx, contract.LayerConnect)
+	if err != nil {
+		return err
+	}
+	tasks, err := p.view(ctx, contract.LayerTask)
+	if err != nil {
+		return err
+	}
+	routes, err := p.sessions(ctx, contract.LayerTask, tel)
+	if err != nil {
+		return err
+	}
+	// A push to a node that the view has not yet seen would be taken for one to a dead node.
+	if err := await(ctx, "task: connect nodes", p.health, p.log, connects.WaitSynced); err != nil {
+		return err
+	}
+	// Nobody calls a task: its address is where its operators find it.
+	if _, err := p.member.Register(ctx, contract.LayerTask, p.bound.Admin); err != nil {
+		return fmt.Errorf("register task: %w", err)
+	}
+	q, err := p.queue(ctx, contract.LayerTask, p.member.Partitions("deliveries", tasks), tel)
+	if err != nil {
+		return err
+	}
+	toConnect := rpc.NewClients(p.cfg.RPC, tel).Connect(peers(connects))
+	p.life.closing("task clients", toConnect.Close)
+	t := task.New(p.cfg.Task, q, routes, connectNodes{connects, toConnect}, tel)
+	p.life.run("task", t.Run)
+	// Before the task drains: the others take its partitions while it does.
+	p.life.closing("task registration", p.leave(contract.LayerTask, 0))
+	return nil
+}
+
+func (p *process) startAPI(ctx context.Context) error {
+	tel, err := p.telemetry(contract.LayerAPI)
+	if err != nil {
+		return err
+	}
+	logics, err := p.view(ctx, contract.LayerLogic)
+	if err != nil {
+		return err
+	}
+	toLogic := rpc.NewClients(p.cfg.RPC, tel).Logic(peers(logics))
+	p.life.closing("api clients", toLogic.Close)
+	a, err := api.New(p.cfg.API, toLogic, tel)
+	if err != nil {
+		return fmt.Errorf("api: %w", err)
+	}
+	if err := p.awaitNodes(ctx, "api: logic", logics); err != nil {
+		_ = a.Close() // the other error is the one to tell
+		return err
+	}
+	p.bound.API = a.Addr()
+	p.life.run("api", a.Run)
+	return nil
+}
+
+func (p *process) startSite(context.Context) error {
+	tel, err := p.telemetry(contract.LayerSite)
+	if err != nil {
+		return err
+	}
+	s, err := site.New(p.cfg.Site, p.sitePorts(), tel)
+	if err != nil {
+		return fmt.Errorf("site: %w", err)
+	}
+	p.bound.Page = s.Addr()
+	p.life.run("site", s.Run)
+	return nil
+}
+
+// sitePorts are where the page finds the API and the websocket: what this process has bound, else what it is
+// configured to.
+func (p *process) sitePorts() site.Ports {
+	port := func(bound, configured string) int {
+		if bound == "" {
+			bound = configured
+		}
+		_, port, _ := net.SplitHostPort(bound)
+		n, _ := strconv.Atoi(port) // 0 if there is none: the page then says that it cannot connect
+		return n
+	}
+	return site.Ports{
+		API:       port(p.bound.API, p.cfg.API.Listen),
+		WebSocket: port(p.bound.WebSocket, p.cfg.Connect.WebSocket.Listen),
+	}
+}
