@@ -25,7 +25,7 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.
 	cd $(WEB) && $(NPM) ci
 	@touch $@
 
-$(PAGE): $(WEB)/node_modules/.package-lock.json $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -type f -print)
+$(PAGE): $(WEB)/node_modules/.package-lock.json $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -type f -not -name screenshot.png -print)
 	cd $(WEB) && $(NPM) run build
 	@touch $@
 
@@ -43,6 +43,10 @@ check: page ## formatting, vet, staticcheck, types of the page
 	go vet ./...
 	go tool staticcheck ./...
 	cd $(WEB) && $(NPM) run lint
+
+.PHONY: screenshot
+screenshot: page ## make the README's picture of the page anew
+	LAYERS_TEST_SCREENSHOT=$(CURDIR)/$(WEB)/screenshot.png go test -count=1 -run 'TestLooks$$' ./layers
 
 .PHONY: bench
 bench: ## Go benchmarks, ready for benchstat

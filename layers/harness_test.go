@@ -116,7 +116,7 @@ func (b backend) config() Config {
 	cfg.API.Listen, cfg.Site.Listen, cfg.Admin.Listen = free, free, free
 	cfg.Connect.WebSocket.Listen, cfg.Connect.TCP.Listen = free, []string{free}
 	cfg.Connect.Drain = 100 * time.Millisecond
-	cfg.Etcd.Endpoints, cfg.Etcd.LeaseTTL = []string{b.etcd}, 2*time.Second
+	cfg.Etcd.Endpoints, cfg.Etcd.LeaseTTL = []string{b.etcd}, 3*time.Second
 	cfg.Redis.Addrs, cfg.Redis.Password = []string{b.redis}, b.password
 	cfg.Database.URL = b.database
 	cfg.RPC.Secret = "secret of the test's processes"

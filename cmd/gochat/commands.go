@@ -35,7 +35,7 @@ func command() *cobra.Command {
 	root.SetOut(os.Stdout)
 	root.PersistentFlags().String("config", "", "TOML file with settings (or "+configVariable+")")
 	root.PersistentFlags().StringArray("set", nil, "one setting as KEY=VALUE; may be given several times")
-	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), versionCommand())
+	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), chatCommand(), versionCommand())
 	return root
 }
 

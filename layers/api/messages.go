@@ -86,19 +86,14 @@ func (v *v1) messages() {
 			RoomPath
 			SeqRange
 		}) (*answer[history], error) {
-			return v.history(ctx, by, contract.RoomConversation(in.ID), in.SeqRange)
+			return v.history(ctx, &contract.HistoryRequest{Credential: by, Conversation: contract.RoomConversation(in.ID)}, in.SeqRange)
 		})
 	authorized(v, v.operation(http.MethodGet, "/v1/users/{id}/messages", "user-history", "Read a private conversation", http.StatusOK),
 		func(ctx context.Context, by contract.Credential, in *struct {
 			UserPath
 			SeqRange
 		}) (*answer[history], error) {
-			// The conversation is named after both of its users, and a token does not say whose it is.
-			who, err := v.logic.Authenticate(ctx, &contract.AuthenticateRequest{Credential: by})
-			if err != nil {
-				return nil, err
-			}
-			return v.history(ctx, by, contract.DirectConversation(who.User, in.ID), in.SeqRange)
+			return v.history(ctx, &contract.HistoryRequest{Credential: by, With: in.ID}, in.SeqRange)
 		})
 	authorized(v, v.operation(http.MethodGet, "/v1/inbox", "inbox", "List one's conversations", http.StatusOK),
 		func(ctx context.Context, by contract.Credential, in *Page) (*answer[inbox], error) {
@@ -142,11 +137,13 @@ func (v *v1) send(ctx context.Context, req *contract.SendRequest) (*answer[recei
 	}}, nil
 }
 
-func (v *v1) history(ctx context.Context, by contract.Credential, c contract.Conversation, s SeqRange) (*answer[history], error) {
+// history asks for the range of the conversation that the request names.
+func (v *v1) history(ctx context.Context, ask *contract.HistoryRequest, s SeqRange) (*answer[history], error) {
 	if s.After > 0 && s.Before > 0 {
 		return nil, contract.Errorf(contract.BadRequest, "want after or before, not both")
 	}
-	reply, err := v.logic.History(ctx, &contract.HistoryRequest{Credential: by, Conversation: c, After: s.After, Before: s.Before, Limit: s.Limit})
+	ask.After, ask.Before, ask.Limit = s.After, s.Before, s.Limit
+	reply, err := v.logic.History(ctx, ask)
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,9 @@ var v1Calls = []struct {
 	{method: "GET", path: "/v1/rooms/1/messages?before=132", call: "History",
 		want:   &contract.HistoryRequest{Credential: token, Conversation: "room:1", Before: 132},
 		status: 200, answer: `{"messages":[],"more":false}`},
+	{method: "GET", path: "/v1/users/9/messages?after=8&limit=200", call: "History",
+		want:   &contract.HistoryRequest{Credential: token, With: 9, After: 8, Limit: 200},
+		status: 200, answer: `{"messages":[],"more":false}`},
 	{method: "GET", path: "/v1/inbox?limit=2", call: "Inbox", want: &contract.InboxRequest{Credential: token, Limit: 2},
 		reply: &contract.InboxReply{Entries: []contract.InboxEntry{
 			{Conversation: "room:1", LastSeq: 131, ReadSeq: 130, Unread: 1, Last: &hello}, {Conversation: "room:2"}}},
@@ -127,22 +130,6 @@ func TestV1Routes(t *testing.T) {
 				t.Errorf("got calls %+v, want %+v", calls, want)
 			}
 		})
-	}
-}
-
-func TestPrivateHistoryIsTheCallers(t *testing.T) {
-	var asked *contract.HistoryRequest
-	base := start(t, &scripted{reply: func(_ context.Context, _ string, req any) (any, error) {
-		if _, ok := req.(*contract.AuthenticateRequest); ok {
-			return &contract.Identity{User: 17}, nil
-		}
-		asked = req.(*contract.HistoryRequest)
-		return nil, nil
-	}}, observability.Discard())
-	g := do(t, "GET", base+"/v1/users/3/messages?after=8&limit=200", "", "Authorization: bearer T")
-	want := &contract.HistoryRequest{Credential: token, Conversation: "dm:3:17", After: 8, Limit: 200}
-	if g.status != http.StatusOK || !reflect.DeepEqual(asked, want) {
-		t.Errorf("got %d %s, asked %+v, want %+v", g.status, g.raw, asked, want)
 	}
 }
 

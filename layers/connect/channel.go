@@ -83,6 +83,7 @@ type channel struct {
 
 	lastRead      atomic.Int64 // unix seconds
 	authenticated atomic.Bool
+	asked         atomic.Bool // a token was given, whatever became of it
 
 	// Set by the reader before the channel is put into its bucket; read by others only through the bucket.
 	who         *who
@@ -306,9 +307,8 @@ func (c *channel) endLocked(code contract.Code, message string) {
 			c.dropQueue(0)
 		}
 	}
-	linger := c.srv.timeouts.linger
-	_ = c.conn.SetWriteDeadline(time.Now().Add(linger)) // the writer may hang in a write since long
-	_ = c.conn.SetReadDeadline(time.Now().Add(2 * linger))
+	// Then the reader gives up and closes the socket, even if the writer hangs in a write.
+	_ = c.conn.SetReadDeadline(time.Now().Add(2 * c.srv.timeouts.linger))
 	c.enqueue(c.transport.lastFrame(code, message))
 }
 

@@ -1,7 +1,9 @@
 package connect
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -46,8 +48,13 @@ func TestDrain(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Errorf("run: %v", err)
 	}
-	if err := <-pushed; contract.CodeOf(err) != contract.Unavailable {
-		t.Errorf("push to a node that has stopped: got %v, want unavailable", err)
+	if err := <-pushed; !errors.Is(err, errStopped) {
+		t.Errorf("push to a node that stops: got %v, want %v", err, errStopped)
+	}
+	for range 10 {
+		if _, err := n.tryPush(note("room:1", 1, "too late")); !errors.Is(err, errStopped) {
+			t.Errorf("push to a node that has stopped: got %v, want %v", err, errStopped)
+		}
 	}
 	if duringDrain == 0 {
 		t.Error("nothing was pushed while some had gone: this test shows less than it should")
@@ -136,6 +143,23 @@ func TestDrainRacesArrivals(t *testing.T) {
 				<-ended
 			}
 		})
+	}
+}
+
+// TestAfterDrain brings a connection, and a request for one, that were on their way when the node drained.
+func TestAfterDrain(t *testing.T) {
+	n := startNode(t, obliging(), nil)
+	if err := n.stop(); err != nil {
+		t.Errorf("run: %v", err)
+	}
+	if n.begin() {
+		t.Error("a handshake begins")
+	}
+	client, server := socketPair(t)
+	n.admit(server, tcp, func(*channel) { t.Error("a connection is served") })
+	p := &peer{transport: tcp, conn: client, r: bufio.NewReader(client)}
+	if got := p.rest(t, contract.Unavailable); len(got) != 0 {
+		t.Errorf("also got %v", got)
 	}
 }
 

@@ -137,6 +137,7 @@ func (c *channel) admission(ctx context.Context, r *wire.Request) error {
 }
 
 func (c *channel) authenticate(ctx context.Context, token string) error {
+	c.asked.Store(true)
 	identity, err := c.srv.logic.Authenticate(ctx, &contract.AuthenticateRequest{Credential: contract.Credential{Token: token}})
 	if contract.CodeOf(err) == contract.Unauthenticated {
 		c.end(contract.Unauthenticated, "the token is not valid")

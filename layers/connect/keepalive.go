@@ -17,7 +17,11 @@ func (c *channel) touch() { c.lastRead.Store(time.Now().Unix()) }
 // authDeadline ends the connection unless it has authenticated in time.
 func (c *Connect) authDeadline(ch *channel) *time.Timer {
 	return time.AfterFunc(c.cfg.AuthWithin, func() {
-		if !ch.authenticated.Load() {
+		switch {
+		case ch.authenticated.Load():
+		case ch.asked.Load():
+			ch.end(contract.Unavailable, "authentication is not possible now") // not the client's fault: it may come again
+		default:
 			ch.end(contract.Unauthenticated, "not authenticated in time")
 		}
 	})

@@ -70,6 +70,23 @@ func TestAuthDeadline(t *testing.T) {
 	})
 }
 
+// TestAuthDeadlineWhileLogicIsAway does not take a token that could not be looked at for a bad one.
+func TestAuthDeadlineWhileLogicIsAway(t *testing.T) {
+	logic := obliging()
+	logic.authenticate = func(context.Context, *contract.AuthenticateRequest) (*contract.Identity, error) {
+		return nil, contract.Errorf(contract.Unavailable, "away")
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.AuthWithin = time.Second })
+	eachDial(t, func(t *testing.T, dial func(testing.TB, *testNode) *testclient.Conn, ws bool) {
+		conn := dial(t, n)
+		conn.Send(t, map[string]any{"op": 6, "authToken": "token"})
+		conn.AwaitError(t, "unavailable")
+		if got := conn.AwaitEnd(t); ws && got != 1012 {
+			t.Errorf("closed with %d, want 1012", got)
+		}
+	})
+}
+
 // ledger is a list of sessions that have ended.
 type ledger struct {
 	mu    sync.Mutex

@@ -294,11 +294,18 @@ type gate struct {
 	Routes
 	entered, leave chan struct{}
 	fail           atomic.Bool // Replace fails
+	failApply      atomic.Bool // the next Apply fails
 }
+
+// Registered is true, so that nothing but a failed write has anything written again.
+func (g *gate) Registered(context.Context, contract.NodeRef) (bool, error) { return true, nil }
 
 func (g *gate) Apply(ctx context.Context, node contract.NodeRef, changes []contract.RouteChange) error {
 	g.entered <- struct{}{}
 	<-g.leave
+	if g.failApply.Swap(false) {
+		return contract.Errorf(contract.Unavailable, "not now")
+	}
 	return g.Routes.Apply(ctx, node, changes)
 }
 
@@ -359,4 +366,21 @@ func TestRegistrarSecondWaits(t *testing.T) {
 	if got := storedRoutes(t, r.store, r.ref()); !maps.Equal(got, map[place]bool{{user: 1}: true}) {
 		t.Errorf("routes: got %v", got)
 	}
+}
+
+// TestRegistrarWritesAgain has a write fail: who waits for it waits for the next, and finds the route written.
+func TestRegistrarWritesAgain(t *testing.T) {
+	g := &gate{entered: make(chan struct{}, 100), leave: make(chan struct{})}
+	close(g.leave)
+	r := startRegistrar(t, 5*time.Second, func(s *session.Store) Routes { g.Routes = s; return g })
+	r.mustArrive(t, 1, 0)
+	g.failApply.Store(true)
+	r.mustArrive(t, 1, 4)
+	if got := storedRoutes(t, r.store, r.ref()); !maps.Equal(got, map[place]bool{{user: 1}: true, {1, 4}: true}) {
+		t.Errorf("routes: got %v", got)
+	}
+	g.failApply.Store(true)
+	r.depart(person(1), 4)
+	want := map[place]bool{{user: 1}: true}
+	eventually(t, "taken back", func() bool { return maps.Equal(storedRoutes(t, r.store, r.ref()), want) })
 }

@@ -29,7 +29,10 @@ func (s *shelf) add(conversation contract.Conversation, text string) contract.De
 	return note(conversation, seq, text)
 }
 
-func (s *shelf) history(_ context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {
+func (s *shelf) history(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all, known := s.messages[r.Conversation]
@@ -227,7 +230,7 @@ func TestReplayLags(t *testing.T) {
 // TestReplayPaced replays far more bytes than may wait to somebody who reads slowly: that is no slow consumer.
 func TestReplayPaced(t *testing.T) {
 	eachTransport(t, func(t *testing.T, tr transport) {
-		logic, s := stocked(map[contract.Conversation]int{"room:1": 0})
+		logic, s := stocked(map[contract.Conversation]int{"room:1": 0, "room:2": 0})
 		for range 30 {
 			s.add("room:1", strings.Repeat("r", 12_000))
 		}
@@ -235,7 +238,7 @@ func TestReplayPaced(t *testing.T) {
 			c.cfg.QueueBytes, c.cfg.Timeout = 64<<10, 200*time.Millisecond // of one call, not of the replay
 		})
 		p, _ := dialPeer(t, n, tr, 2)
-		p.send(t, `{"op":12,"resume":{"room:1":0}}`)
+		p.send(t, `{"op":12,"resume":{"room:1":0,"room:2":0}}`)
 		time.Sleep(300 * time.Millisecond)
 		for seq := 1; seq <= 30; seq++ {
 			if f, err := p.next(); err != nil || f.Int("seq") != seq {
@@ -244,6 +247,9 @@ func TestReplayPaced(t *testing.T) {
 		}
 		if f, err := p.next(); err != nil || !has(f, object{"op": 22, "to": 30, "more": false}) {
 			t.Errorf("got %v, %v, want the end of the replay", f, err)
+		}
+		if f, err := p.next(); err != nil || !has(f, object{"op": 22, "to": 0, "more": false}) {
+			t.Errorf("got %v, %v, want the end of the second replay", f, err)
 		}
 	})
 }
@@ -327,6 +333,58 @@ func TestUnreadMeanwhile(t *testing.T) {
 	c.AwaitText(t, "live")
 	if got := seqs(c, "dm:1:2"); !slices.Equal(got, upTo(5, 8)) {
 		t.Errorf("got %v, want 5 to 8", got)
+	}
+}
+
+// TestComesBeforeResume has a message come when the connection is known, and its resume has not begun.
+func TestComesBeforeResume(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 4})
+	asked, answer := make(chan struct{}), make(chan struct{})
+	logic.enterRoom = func(context.Context, *contract.RoomRequest) (*contract.Room, error) {
+		asked <- struct{}{}
+		<-answer
+		return &contract.Room{}, nil
+	}
+	logic.inbox = func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error) {
+		return &contract.InboxReply{Entries: []contract.InboxEntry{{Conversation: "dm:1:2", Unread: 5}}}, nil
+	}
+	n := startNode(t, logic, nil)
+	for i, resume := range []object{{"dm:1:2": 0}, {}} {
+		c := testclient.WebSocket(t, n.WebSocketAddr())
+		c.Send(t, object{"op": 6, "authToken": token(2, 1), "roomId": 1, "resume": resume})
+		<-asked
+		n.push(t, s.add("dm:1:2", "meanwhile"))
+		answer <- struct{}{}
+		settle(t, c)
+		if got := seqs(c, "dm:1:2"); !slices.Equal(got, upTo(1, int64(5+i))) {
+			t.Errorf("%v: got %v, want 1 to %d", resume, got, 5+i)
+		}
+		c.Close()
+		eventually(t, "gone", func() bool { return len(n.bucketOf(2).ofUser(2)) == 0 })
+	}
+}
+
+// TestComesAfterPage has a message come after the last page was read and before it is sent.
+func TestComesAfterPage(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 4})
+	read, proceed := make(chan struct{}), make(chan struct{})
+	logic.history = func(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {
+		page, err := s.history(ctx, r)
+		read <- struct{}{}
+		<-proceed
+		return page, err
+	}
+	n := startNode(t, logic, nil)
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	c.Send(t, object{"op": 6, "authToken": token(2, 1), "resume": object{"dm:1:2": 0}})
+	<-read
+	n.push(t, s.add("dm:1:2", "meanwhile"))
+	proceed <- struct{}{}
+	<-read
+	proceed <- struct{}{}
+	awaitDone(t, c, object{"from": 1, "to": 5, "more": false})
+	if got := seqs(c, "dm:1:2"); !slices.Equal(got, upTo(1, 5)) {
+		t.Errorf("got %v, want 1 to 5", got)
 	}
 }
 

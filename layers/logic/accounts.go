@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -49,7 +50,7 @@ func (l *Logic) Login(ctx context.Context, r *contract.LoginRequest) (*contract.
 	if err != nil && contract.CodeOf(err) != contract.NotFound {
 		return nil, fmt.Errorf("load user: %w", err)
 	}
-	same, err := l.passwords.verify(ctx, r.Password, hash)
+	same, err := l.passwords.verify(ctx, r.Password, hash, func() error { return l.limits.login(r.Name) })
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +81,14 @@ func (l *Logic) spread(ctx context.Context, ended []contract.SessionID, code con
 		return
 	}
 	l.sessions.cache.drop(ended...)
-	// Neither returns an error: whom they cannot reach finds out by itself.
-	_, _ = l.deps.Peers.ForgetSessions(ctx, &contract.ForgetSessionsRequest{Sessions: ended})
-	_, _ = l.deps.Connects.CloseSessions(ctx, &contract.CloseSessionsRequest{Sessions: ended, Code: code})
+	// At once, since a node that hangs takes all the time there is. Neither returns an error: whom they cannot reach
+	// finds out by itself.
+	var telling sync.WaitGroup
+	telling.Go(func() { _, _ = l.deps.Peers.ForgetSessions(ctx, &contract.ForgetSessionsRequest{Sessions: ended}) })
+	telling.Go(func() {
+		_, _ = l.deps.Connects.CloseSessions(ctx, &contract.CloseSessionsRequest{Sessions: ended, Code: code})
+	})
+	telling.Wait()
 }
 
 func (l *Logic) Logout(ctx context.Context, r *contract.LogoutRequest) (*contract.Empty, error) {

@@ -26,9 +26,10 @@ type committer struct {
 
 // pending is a message whose sender waits.
 type pending struct {
-	message contract.Message
-	origin  contract.ConnID
-	done    chan outcome // has room for one, so that a sender who has left blocks nobody
+	message  contract.Message
+	origin   contract.ConnID
+	accepted time.Time
+	done     chan outcome // has room for one, so that a sender who has left blocks nobody
 }
 
 type outcome struct {
@@ -46,7 +47,7 @@ const busyRetry = 200 * time.Millisecond
 // commit answers the message as stored; for a clientId used before, the first one. It does not wait for a place:
 // Unavailable if there is none. If ctx ends first the message may be stored all the same.
 func (c *committer) commit(ctx context.Context, m contract.Message, origin contract.ConnID) (contract.Message, error) {
-	p := &pending{message: m, origin: origin, done: make(chan outcome, 1)}
+	p := &pending{message: m, origin: origin, accepted: time.Now(), done: make(chan outcome, 1)}
 	if !c.handOver(p) {
 		return contract.Message{}, contract.RetryLater(contract.Unavailable, busyRetry, "too many messages are waiting to be stored")
 	}
@@ -112,15 +113,16 @@ func (c *committer) run(ctx context.Context) {
 // storeBatch stores one batch and answers everyone in it.
 func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	messages := make([]contract.Message, len(batch))
-	origins := make(map[contract.MessageID]contract.ConnID, len(batch))
+	waiting := make(map[contract.MessageID]*pending, len(batch))
 	for i, p := range batch {
 		messages[i] = p.message
-		origins[p.message.ID] = p.origin
+		waiting[p.message.ID] = p
 	}
 	bodies := make(map[contract.MessageID][]byte, len(batch))
 	encode := func(m *contract.Message) []byte {
-		body := messageDelivery(m, origins[m.ID])
-		bodies[m.ID] = body
+		p := waiting[m.ID]
+		body := messageDelivery(m, p.origin, p.accepted)
+		bodies[m.ID] = body // of a commit that is tried again, the last body is the one that is stored
 		return body
 	}
 	published := c.publisher.takePublished()
@@ -130,6 +132,8 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	results, err := c.store.Commit(ctx, messages, encode, published)
 	if err != nil {
 		c.publisher.returnPublished(published)
+		// If the connection broke over the COMMIT, all of it may be stored: the outbox tells, before what follows.
+		c.publisher.fallBehind()
 		c.log.Error("commit failed", "messages", len(batch), "err", err)
 		// The cause stays here: to the senders the store is away.
 		err = contract.RetryLater(contract.Unavailable, time.Second, "the message could not be stored")

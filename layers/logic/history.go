@@ -29,7 +29,11 @@ func (l *Logic) History(ctx context.Context, r *contract.HistoryRequest) (*contr
 	if err != nil {
 		return nil, err
 	}
-	parties, err := l.mayRead(ctx, session.User, r.Conversation)
+	conversation := r.Conversation
+	if r.With != 0 {
+		conversation = contract.DirectConversation(session.User, r.With)
+	}
+	parties, err := l.mayRead(ctx, session.User, conversation)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +49,7 @@ func (l *Logic) History(ctx context.Context, r *contract.HistoryRequest) (*contr
 	if err != nil {
 		return nil, err
 	}
-	messages, more, err := l.deps.Store.History(ctx, r.Conversation, r.After, r.Before, limit)
+	messages, more, err := l.deps.Store.History(ctx, conversation, r.After, r.Before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("load history: %w", err)
 	}

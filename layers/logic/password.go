@@ -36,17 +36,18 @@ func (p *passwords) hash(ctx context.Context, password string) (string, error) {
 	salt := make([]byte, saltBytes)
 	_, _ = rand.Read(salt) // documented never to fail
 	var phc string
-	err := p.slot(ctx, func() {
+	err := p.slot(ctx, func() error {
 		phc = encodePHC(p.cost, salt, argon2.IDKey([]byte(password), salt, p.cost.Time, p.cost.MemoryKiB, 1, keyBytes))
+		return nil
 	})
 	return phc, err
 }
 
 // verify reports whether the password made the PHC string, whose cost may be another than today's. With phc ""
-// it takes its time and answers false.
-func (p *passwords) verify(ctx context.Context, password, phc string) (bool, error) {
+// it takes its time and answers false. It asks allowed when it has a slot: many tries may have waited for one.
+func (p *passwords) verify(ctx context.Context, password, phc string, allowed func() error) (bool, error) {
 	if phc == "" {
-		_, err := p.verify(ctx, password, p.dummy)
+		_, err := p.verify(ctx, password, p.dummy, allowed)
 		return false, err
 	}
 	cost, salt, want, err := decodePHC(phc)
@@ -54,22 +55,25 @@ func (p *passwords) verify(ctx context.Context, password, phc string) (bool, err
 		return false, err
 	}
 	var same bool
-	err = p.slot(ctx, func() {
+	err = p.slot(ctx, func() error {
+		if err := allowed(); err != nil {
+			return err
+		}
 		got := argon2.IDKey([]byte(password), salt, cost.Time, cost.MemoryKiB, 1, uint32(len(want)))
 		same = subtle.ConstantTimeCompare(got, want) == 1
+		return nil
 	})
 	return same, err
 }
 
-func (p *passwords) slot(ctx context.Context, work func()) error {
+func (p *passwords) slot(ctx context.Context, work func() error) error {
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("wait to hash a password: %w", ctx.Err())
 	}
 	defer func() { <-p.slots }()
-	work()
-	return nil
+	return work()
 }
 
 func encodePHC(cost Argon2Config, salt, key []byte) string {

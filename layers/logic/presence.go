@@ -84,12 +84,6 @@ func (a *announcer) round(ctx context.Context) time.Duration {
 	defer cancel()
 	for _, room := range a.due() {
 		count, err := a.announceNames(ctx, room)
-		if err != nil {
-			if ctx.Err() == nil {
-				a.log.Warn("room not told who is online", "room", room, "err", err)
-			}
-			a.changed([]contract.RoomID{room}) // once more
-		}
 		pause := gatherSmall
 		if count > smallRoom || err != nil {
 			pause = gatherBig
@@ -97,6 +91,12 @@ func (a *announcer) round(ctx context.Context) time.Duration {
 		a.mu.Lock()
 		a.next[room] = time.Now().Add(pause)
 		a.mu.Unlock()
+		if err != nil {
+			if ctx.Err() == nil {
+				a.log.Warn("room not told who is online", "room", room, "err", err)
+			}
+			a.changed([]contract.RoomID{room}) // once more, after the pause
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

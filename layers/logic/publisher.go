@@ -13,8 +13,9 @@ import (
 // publisher hands committed messages to the queue, in the order of the commits.
 //
 // It is in one of two states. Ahead: batches come from memory, straight after their commit. Behind: the queue did
-// not take a batch, or more gathered than is kept; what is added then stays in the outbox alone, and the publisher
-// reads it from there until nothing is left. Only then is it ahead again, so that nothing overtakes.
+// not take a batch, or more gathered than is kept, or a commit failed of which the store may hold something all the
+// same; what is added then stays in the outbox alone, and the publisher reads it from there up to its end. Then it
+// is ahead again. Nothing overtakes: what was committed until then is published before what gathers from then on.
 type publisher struct {
 	store Store
 	queue Publisher
@@ -25,7 +26,6 @@ type publisher struct {
 	mu        sync.Mutex
 	gathered  []contract.Outgoing
 	behind    bool
-	added     bool                 // something was left in the outbox since catchUp last looked
 	published []contract.MessageID // rows to delete with the next commit
 }
 
@@ -39,6 +39,9 @@ const (
 	sweepAge       = 10 * time.Second // older rows than this are nobody's: their publisher would have caught up
 )
 
+// ever is later than every row, whatever the clocks of the nodes say.
+var ever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 func newPublisher(store Store, queue Publisher, m *metrics, log *slog.Logger) *publisher {
 	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1)}
 }
@@ -50,17 +53,32 @@ func (p *publisher) add(batch []contract.Outgoing) {
 	}
 	p.mu.Lock()
 	if !p.behind && len(p.gathered)+len(batch) > maxGathered {
-		// What gathered is in the outbox as well.
-		p.m.left.Add(float64(len(p.gathered)))
-		p.gathered, p.behind = nil, true
+		p.fall()
 	}
 	if p.behind {
 		p.m.left.Add(float64(len(batch)))
-		p.added = true
 	} else {
 		p.gathered = append(p.gathered, batch...)
 	}
 	p.mu.Unlock()
+	p.wakeUp()
+}
+
+// fall makes the publisher read from the outbox, in which what gathered is as well. p.mu is held.
+func (p *publisher) fall() {
+	p.m.left.Add(float64(len(p.gathered)))
+	p.gathered, p.behind = nil, true
+}
+
+// fallBehind is fall, for others.
+func (p *publisher) fallBehind() {
+	p.mu.Lock()
+	p.fall()
+	p.mu.Unlock()
+	p.wakeUp()
+}
+
+func (p *publisher) wakeUp() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -102,10 +120,7 @@ func (p *publisher) run(ctx context.Context, stop <-chan struct{}) {
 			case <-stop:
 				stopping = true
 			}
-			select {
-			case p.wake <- struct{}{}:
-			default:
-			}
+			p.wakeUp()
 		}
 		if caughtUp {
 			p.deletePublished(ctx)
@@ -136,9 +151,9 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 			n := min(len(batch), publishBatch)
 			if err := p.publish(ctx, batch[:n]); err != nil {
 				p.log.Warn("queue does not take messages, they stay in the outbox", "messages", len(batch), "err", err)
+				p.m.left.Add(float64(len(batch)))
 				p.mu.Lock()
-				p.m.left.Add(float64(len(batch) + len(p.gathered)))
-				p.gathered, p.behind = nil, true
+				p.fall()
 				p.mu.Unlock()
 				return false
 			}
@@ -152,29 +167,36 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 	}
 }
 
-// catchUp publishes the outbox until nothing of it is left, and is then ahead.
+// catchUp publishes the outbox up to its end and is then ahead. It does not wait for the outbox to be empty, which
+// under load it never is: other nodes' rows of this moment are in it too.
 func (p *publisher) catchUp(ctx context.Context) bool {
 	if !p.deletePublished(ctx) { // else they would be published again
 		return false
 	}
+	if !p.publishToEnd(ctx) {
+		return false
+	}
+	p.mu.Lock()
+	p.behind = false
+	p.mu.Unlock()
+	// A batch committed before this moment is in what is read now. One committed after it gathers, and may be read
+	// as well: published twice, in order both times.
+	if !p.publishToEnd(ctx) {
+		p.fallBehind()
+		return false
+	}
+	return true
+}
+
+// publishToEnd publishes all rows that were in the outbox when it was called.
+func (p *publisher) publishToEnd(ctx context.Context) bool {
 	for {
-		// A batch committed from here on is either in what is read now, or finds the state changed below and
-		// sets added: then it is read again.
-		p.mu.Lock()
-		p.added = false
-		p.mu.Unlock()
-		n, err := p.publishOutbox(ctx, time.Now().Add(time.Hour)) // whatever its age, and whatever the clocks
+		n, err := p.publishOutbox(ctx, ever)
 		if err != nil {
 			p.log.Debug("outbox not published", "err", err)
 			return false
 		}
-		p.mu.Lock()
-		done := n == 0 && !p.added
-		if done {
-			p.behind = false
-		}
-		p.mu.Unlock()
-		if done {
+		if n < publishBatch {
 			return true
 		}
 	}
@@ -239,7 +261,7 @@ func (p *publisher) sweep(ctx context.Context) error {
 			if err != nil && ctx.Err() == nil {
 				p.log.Warn("outbox not swept", "err", err)
 			}
-			if err != nil || n < publishBatch {
+			if err != nil || n == 0 { // fewer than were asked for does not mean that no more are due
 				break
 			}
 		}

@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"gochat/layers/internal/contract"
 )
@@ -65,8 +66,19 @@ func (l *Logic) JoinRoom(ctx context.Context, r *contract.RoomRequest) (*contrac
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
-		return nil, err
+	room, err := l.deps.Store.Room(ctx, r.Room, session.User)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("load room: %w", err)
+	case room.Member:
+		return &contract.Empty{}, nil
+	case room.Private:
+		return nil, contract.Errorf(contract.Forbidden, "room %d is private", r.Room)
+	}
+	// What was said before is not unread: the mark stops at the last message. It is set before the membership, so
+	// that a call that fails between the two is repeated as a whole.
+	if _, err := l.deps.Store.MarkRead(ctx, session.User, contract.RoomConversation(r.Room), math.MaxInt64); err != nil {
+		return nil, fmt.Errorf("store read mark: %w", err)
 	}
 	if err := l.deps.Store.Join(ctx, r.Room, session.User, now()); err != nil {
 		return nil, fmt.Errorf("join room: %w", err)

@@ -92,9 +92,9 @@ func traceID(traceparent string) string {
 }
 
 // messageDelivery is the queue item's body for a stored message, its frame encoded here, once.
-func messageDelivery(m *contract.Message, origin contract.ConnID) []byte {
+func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.Time) []byte {
 	d := contract.Delivery{
-		Conversation: m.Conversation, Seq: m.Seq, Message: m.ID, AcceptedAt: time.Now(),
+		Conversation: m.Conversation, Seq: m.Seq, Message: m.ID, AcceptedAt: accepted,
 		Frame: wire.AppendMessage(nil, m),
 	}
 	switch {

@@ -73,11 +73,10 @@ func (s *Site) serve(w http.ResponseWriter, r *http.Request) (kind string) {
 		f.serve(w, r)
 		return kindAsset
 	}
-	if strings.HasPrefix(name, assetsPrefix) || (path.Ext(name) != "" && name != indexPath) {
+	if name != "" && name != indexPath { // the page has no places of its own
 		http.Error(w, "not found", http.StatusNotFound)
 		return kindNone
 	}
-	// Every other path is a place inside the page.
 	index, built := s.files[indexPath]
 	if !built {
 		h.Set("Content-Type", "text/html; charset=utf-8")

@@ -74,7 +74,7 @@ func TestRoutes(t *testing.T) {
 	}{
 		"root":                         {built, "GET", "/", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
 		"index by name":                {built, "GET", "/index.html", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
-		"a place in the page":          {built, "GET", "/rooms/42", 200, "text/html; charset=utf-8", "no-cache", "<title>gochat"},
+		"no place of the page":         {built, "GET", "/debug/pprof/", 404, "text/plain; charset=utf-8", "", "not found"},
 		"script":                       {built, "GET", "/assets/index-a1b2.js", 200, "text/javascript; charset=utf-8", immutable, "console.log"},
 		"file outside assets":          {built, "GET", "/favicon.svg", 200, "image/svg+xml", "no-cache", "<svg/>"},
 		"missing asset":                {built, "GET", "/assets/index-0000.js", 404, "text/plain; charset=utf-8", "", "not found"},

@@ -25,8 +25,8 @@ type Identity struct {
 // Logic is what the logic layer answers. Every error is, or wraps, an Error. Each call with a credential fails
 // with Unauthenticated if the credential is not, or no longer, that of a session.
 //
-// Every method but Send without a ClientID, CreateRoom and Register may be repeated: the second call has the same
-// effect as one.
+// Every method but Send without a ClientID, CreateRoom, Register and Login may be repeated: the second call has the
+// same effect as one.
 type Logic interface {
 	// Register makes a user and its first session. Conflict if the name is taken; nothing is changed then.
 	Register(context.Context, *RegisterRequest) (*SessionGrant, error)
@@ -223,6 +223,7 @@ type Receipt struct {
 type HistoryRequest struct {
 	Credential    Credential
 	Conversation  Conversation
+	With          UserID // the direct conversation with that user, instead of Conversation
 	After, Before int64
 	Limit         int // 1 to MaxPage; 0 is 50
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -30,6 +31,9 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	drain    time.Duration
+
+	mu    sync.Mutex
+	fresh map[net.Conn]struct{} // connections over which nothing has come yet; nil once the server drains
 }
 
 // New binds addr ("host:port", port 0 for a free one).
@@ -39,7 +43,8 @@ func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*S
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	body := or(limits.Body, 1<<20)
-	return &Server{
+	s := &Server{
+		fresh:    make(map[net.Conn]struct{}),
 		listener: l,
 		drain:    or(limits.Drain, 10*time.Second),
 		http: &http.Server{
@@ -53,7 +58,33 @@ func New(addr string, handler http.Handler, limits Limits, log *slog.Logger) (*S
 			MaxHeaderBytes:    16 << 10,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		},
-	}, nil
+	}
+	s.http.ConnState = s.track
+	return s, nil
+}
+
+// track keeps the connections that browsers open ahead of need: a drain, which would wait for them for seconds,
+// closes them.
+func (s *Server) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(s.fresh, conn)
+	case s.fresh != nil:
+		s.fresh[conn] = struct{}{}
+	default:
+		_ = conn.Close() // it came while the listener was being closed
+	}
+}
+
+func (s *Server) closeFresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.fresh {
+		_ = conn.Close() // the server notices and forgets it
+	}
+	s.fresh = nil
 }
 
 func or[T ~int64](v, fallback T) T {
@@ -81,6 +112,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
 	defer cancel()
+	s.closeFresh()
 	err := s.http.Shutdown(drain)
 	if err != nil {
 		_ = s.http.Close() // what did not finish in time is cut, and said below

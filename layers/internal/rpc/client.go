@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-faster/city"
-	"github.com/smallnest/rpcx/client"
 	"github.com/smallnest/rpcx/share"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -29,7 +28,8 @@ type Peer struct {
 // Peers is the present picture of the nodes of one layer. It is asked for each call, so it must be cheap.
 type Peers func() []Peer
 
-// errTransport marks a call that may not have reached its peer, or whose answer was lost.
+// errTransport marks a call that may not have reached its peer, or whose answer was lost; errNotSent beside it, one
+// that surely has not.
 var errTransport = errors.New("call failed on its way")
 
 // caller calls the nodes of one service.
@@ -40,6 +40,8 @@ type caller struct {
 	timeout time.Duration
 	turn    atomic.Uint64
 	telemetry
+
+	goroutines sync.WaitGroup // that dial
 
 	mu      sync.Mutex
 	conns   map[contract.NodeRef]*conn
@@ -65,7 +67,8 @@ func (c *Clients) caller(service string, peers Peers) *caller {
 	}
 }
 
-// Close closes the connections. Calls in flight fail.
+// Close closes the connections and waits for those that are being dialled, a second at most. Calls in flight
+// fail, and so does every later one.
 func (c *caller) Close() error {
 	c.mu.Lock()
 	conns := c.conns
@@ -74,28 +77,25 @@ func (c *caller) Close() error {
 	for _, conn := range conns {
 		conn.close()
 	}
+	c.goroutines.Wait()
 	return nil
 }
 
 // attempts a call that may be repeated gets, each on another node while there are others.
 const attempts = 3
 
-// call asks one node: the one that the key's hash prefers, or with an empty key each in turn. With again it tries
-// further nodes if the call failed on its way.
+// call asks one node: the one that the key's hash prefers, or with an empty key each in turn. It tries further
+// nodes if the peer has not seen the call and, with again, also if that is not known.
 func call[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A) (*R, error) {
 	peers := c.order(key)
 	if len(peers) == 0 {
 		return nil, contract.RetryLater(contract.Unavailable, time.Second, "no %s node is up", c.service)
 	}
-	tries := 1
-	if again {
-		tries = attempts
-	}
 	var err error
-	for i := range tries {
+	for i := range attempts {
 		var value *R
 		value, err = callPeer[A, R](ctx, c, peers[i%len(peers)], method, arg)
-		if !errors.Is(err, errTransport) || ctx.Err() != nil {
+		if !errors.Is(err, errTransport) || ctx.Err() != nil || !again && !errors.Is(err, errNotSent) {
 			return value, err
 		}
 	}
@@ -116,24 +116,44 @@ func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string
 		c.seconds.WithLabelValues(c.service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
 	}()
 
-	conn, err := c.conn(peer)
-	if err != nil {
+	reply, err := exchange[R](ctx, c, peer, method, arg)
+	switch {
+	case contract.CodeOf(err) == contract.TooLarge:
+		return nil, err
+	case err != nil && ctx.Err() != nil:
+		return nil, contract.RetryLater(contract.Unavailable, time.Second, "%s did not answer in time", c.service)
+	case err != nil:
 		return nil, c.lost(peer, err)
-	}
-	reply := new(Reply[R])
-	if err := conn.do(ctx, c, method, arg, reply); err != nil {
-		if ctx.Err() != nil {
-			return nil, contract.RetryLater(contract.Unavailable, time.Second, "%s did not answer in time", c.service)
-		}
-		return nil, c.lost(peer, err)
-	}
-	if reply.Err != nil {
+	case reply.Err != nil:
 		return nil, reply.Err
-	}
-	if reply.Value == nil {
+	case reply.Value == nil:
 		return new(R), nil
 	}
 	return reply.Value, nil
+}
+
+// exchange sends the argument and reads the reply.
+func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, arg any) (*Reply[R], error) {
+	conn, err := c.conn(peer)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	link, err := conn.get(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	deadline, _ := ctx.Deadline()
+	// A map of its own for each call: rpcx encodes it in another goroutine.
+	metadata := map[string]string{
+		share.AuthKey:       c.secret,
+		share.ServerTimeout: strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10),
+	}
+	c.propagator.Inject(ctx, propagation.MapCarrier(metadata))
+	reply := new(Reply[R])
+	if err := link.do(ctx, c.service, method, metadata, arg, reply); err != nil {
+		return nil, err
+	}
+	return reply, nil
 }
 
 func (c *caller) lost(peer Peer, cause error) error {
@@ -166,19 +186,20 @@ func (c *caller) order(key string) []Peer {
 // sweepEvery bounds how long a connection to a node that left is kept.
 const sweepEvery = time.Second
 
-// conn is the connection to the peer, made when first used. Those of nodes that have left are closed.
+// conn is the connection to the peer. Those of nodes that have left are closed once nobody waits for an answer over
+// them: a node that drains leaves first and then finishes the calls in flight.
 func (c *caller) conn(peer Peer) (*conn, error) {
 	var gone []*conn
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return nil, client.ErrShutdown
+		return nil, errClosed
 	}
 	if now := time.Now(); now.After(c.sweepAt) {
 		c.sweepAt = now.Add(sweepEvery)
 		live := c.peers()
 		for ref, conn := range c.conns {
-			if ref != peer.Ref && !slices.ContainsFunc(live, func(p Peer) bool { return p.Ref == ref }) {
+			if ref != peer.Ref && !slices.ContainsFunc(live, func(p Peer) bool { return p.Ref == ref }) && conn.idle() {
 				delete(c.conns, ref)
 				gone = append(gone, conn)
 			}
@@ -186,7 +207,7 @@ func (c *caller) conn(peer Peer) (*conn, error) {
 	}
 	found := c.conns[peer.Ref]
 	if found == nil {
-		found = &conn{addr: peer.Addr}
+		found = &conn{addr: peer.Addr, owned: &c.goroutines}
 		c.conns[peer.Ref] = found
 	}
 	c.mu.Unlock()
@@ -194,69 +215,4 @@ func (c *caller) conn(peer Peer) (*conn, error) {
 		conn.close()
 	}
 	return found, nil
-}
-
-// conn is one peer's connection, dialled again after it broke.
-type conn struct {
-	addr string
-
-	mu     sync.Mutex // held while dialling: only calls to this peer wait
-	rpcx   *client.Client
-	closed bool
-}
-
-// connectTimeout is short: peers are near, and one that does not accept is down.
-const connectTimeout = time.Second
-
-func (c *conn) get() (*client.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, client.ErrShutdown
-	}
-	if c.rpcx != nil && !c.rpcx.IsShutdown() && !c.rpcx.IsClosing() {
-		return c.rpcx, nil
-	}
-	option := client.DefaultOption
-	option.ConnectTimeout = connectTimeout
-	fresh := client.NewClient(option)
-	if err := fresh.Connect("tcp", c.addr); err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	c.rpcx = fresh
-	return fresh, nil
-}
-
-func (c *conn) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	if c.rpcx != nil {
-		_ = c.rpcx.Close() // an error says that the peer closed it first
-	}
-}
-
-// do sends one call and waits for its answer or for the end of ctx.
-func (c *conn) do(ctx context.Context, from *caller, method string, arg, reply any) error {
-	rpcx, err := c.get()
-	if err != nil {
-		return err
-	}
-	deadline, _ := ctx.Deadline()
-	// A map of its own for each call: rpcx encodes it in another goroutine.
-	metadata := map[string]string{
-		share.AuthKey:       from.secret,
-		share.ServerTimeout: strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10),
-	}
-	from.propagator.Inject(ctx, propagation.MapCarrier(metadata))
-	// rpcx sees a context that never ends: its own waiting for one races with its sending. What it still decodes
-	// after this returned goes into a reply that nobody reads.
-	calling := context.WithValue(context.Background(), share.ReqMetaDataKey, metadata)
-	pending := rpcx.Go(calling, from.service, method, arg, reply, make(chan *client.Call, 1))
-	select {
-	case done := <-pending.Done:
-		return done.Error
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

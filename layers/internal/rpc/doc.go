@@ -5,10 +5,11 @@
 // A caller that gives up gets its error at once, while the callee works on until the deadline.
 //
 // Errors cross as values inside the reply, so that a code survives; a call that failed on its way is Unavailable.
-// A call is repeated, on another node, only if it failed on its way and repeating it has the effect of one.
+// A call is repeated, on another node, only if its peer surely has not seen it, or if repeating it has the effect of
+// one.
 //
 // One connection a peer, made by rpcx's Client. Its XClient is passed over: it dials while it holds the lock that
 // every call takes, so that one dead node stalls the calls to all, and it changes its clients outside of that lock
-// when a connection breaks, which the race detector rightly reports. The two things that XClient adds, the
-// deadline and the secret in the metadata, are set here.
+// when a connection breaks, which the race detector rightly reports. What XClient adds, the deadline and the secret
+// in the metadata, is set here.
 package rpc

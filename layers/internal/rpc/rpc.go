@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	rpcxcodec "github.com/smallnest/rpcx/codec"
 	rpcxlog "github.com/smallnest/rpcx/log"
 	"github.com/smallnest/rpcx/protocol"
 	"go.opentelemetry.io/otel/propagation"
@@ -68,7 +69,14 @@ func (c Config) advertised(bound net.Addr) string {
 }
 
 // maxMessage bounds what a peer can make this process allocate: a push of 500 of the largest frames is a quarter.
-const maxMessage = 64 << 20
+// maxPayload leaves room in it for names and metadata.
+const (
+	maxMessage = 64 << 20
+	maxPayload = maxMessage - 64<<10
+)
+
+// codec is how arguments and replies are written.
+var codec rpcxcodec.MsgpackCodec
 
 // ConfigureLibrary sets what rpcx keeps for the whole process: where it logs and how long a message may be. Only
 // a program's main part calls it, once, before anything else of this package is used.

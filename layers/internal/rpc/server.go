@@ -35,8 +35,12 @@ type Server struct {
 	log       *slog.Logger
 }
 
-// NewServer binds cfg.Listen. Services are added with ServeLogic and ServeConnect, then Run serves them.
+// NewServer binds cfg.Listen. Services are added with ServeLogic and ServeConnect, then Run serves them. It refuses a
+// configuration without a Secret, which would let everybody in.
 func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
+	if cfg.Secret == "" {
+		return nil, errors.New("listen for rpc: no secret is set")
+	}
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for rpc: %w", err)
@@ -47,17 +51,46 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
 		log:       log,
 	}
-	// Digests have one length, so that the comparison says nothing about the secret'srv.
-	want := sha256.Sum256([]byte(cfg.Secret))
-	srv.rpcx.AuthFunc = func(_ context.Context, _ *protocol.Message, token string) error {
-		got := sha256.Sum256([]byte(token))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			return errors.New("peer is not authenticated")
-		}
-		return nil
-	}
+	srv.rpcx.Plugins.Add(&gate{want: sha256.Sum256([]byte(cfg.Secret)), log: log})
 	srv.rpcx.HandleServiceError = func(err error) { srv.log.Debug("rpc request refused", "err", err) }
 	return srv, nil
+}
+
+// gate lets in who knows the secret, and no answer out that the peer would choke on.
+type gate struct {
+	want [sha256.Size]byte // digests have one length, so that comparing them says nothing about the secret
+	log  *slog.Logger
+}
+
+// PostReadRequest is called for every message, heartbeats included. After an error rpcx cuts the connection without
+// an answer.
+func (g *gate) PostReadRequest(ctx context.Context, request *protocol.Message, err error) error {
+	if err != nil {
+		return err
+	}
+	got := sha256.Sum256([]byte(request.Metadata[share.AuthKey]))
+	if subtle.ConstantTimeCompare(got[:], g.want[:]) != 1 {
+		var from string
+		if conn, ok := ctx.Value(server.RemoteConnContextKey).(net.Conn); ok {
+			from = conn.RemoteAddr().String()
+		}
+		g.log.WarnContext(ctx, "rpc peer without the secret cut off", "peer", from)
+		return errors.New("peer is not authenticated")
+	}
+	delete(request.Metadata, share.AuthKey)
+	return nil
+}
+
+// PreWriteResponse replaces a reply above the limit, for which the peer would give up the connection and with it the
+// calls of others.
+func (g *gate) PreWriteResponse(_ context.Context, _, response *protocol.Message, _ error) error {
+	if len(response.Payload) <= maxPayload {
+		return nil
+	}
+	err := &contract.Error{Code: contract.TooLarge, Message: fmt.Sprintf("the reply is over %d bytes", maxPayload)}
+	payload, encodeErr := codec.Encode(&Reply[contract.Empty]{Err: err})
+	response.Payload = payload
+	return encodeErr
 }
 
 // Addr is the address under which others reach this server.
@@ -75,6 +108,7 @@ func (srv *Server) Run(ctx context.Context, drain time.Duration) error {
 	case err := <-served:
 		return fmt.Errorf("serve rpc: %w", err)
 	case <-ctx.Done():
+		<-srv.rpcx.Started // before that, Shutdown would not close the listener
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()

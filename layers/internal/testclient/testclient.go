@@ -19,7 +19,7 @@ import (
 )
 
 // Patience is how long a test waits for what must come.
-const Patience = 15 * time.Second
+const Patience = 45 * time.Second
 
 // Frame is a JSON object as it came.
 type Frame map[string]any

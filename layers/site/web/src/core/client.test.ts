@@ -396,3 +396,15 @@ test('a session that REST refuses is over', async () => {
   expect(ends).toEqual(['unauthenticated'])
   expect(socket().closed).toBe(true)
 })
+
+test('a socket that is refused asks REST whether the session is over', async () => {
+  const { ends, rest, socket, sockets } = await connected()
+  socket().hangUp(1008)
+  await vi.advanceTimersByTimeAsync(1000)
+  expect(rest.calls).toContain('checkSession')
+  expect([ends, sockets.length]).toEqual([[], 2])
+  rest.refusal = new ApiError('unauthenticated', 'sign in again')
+  socket().hangUp(1008)
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect([ends, sockets.length]).toEqual([['unauthenticated'], 2])
+})

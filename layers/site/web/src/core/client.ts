@@ -64,6 +64,7 @@ export class ChatClient {
         this.changed()
       },
       onReady: () => this.ready(),
+      onDoubt: () => void this.attempt(() => options.rest.checkSession()),
       onEnded: (code, message) => this.end(code, message),
       ...(options.random ? { random: options.random } : {}),
     })
@@ -109,13 +110,9 @@ export class ChatClient {
     this.options.onEnded('', '')
   }
 
-  setOnline(online: boolean): void {
-    this.connection.setOnline(online)
-  }
+  setOnline = (online: boolean): void => this.connection.setOnline(online)
 
-  reconnectNow(): void {
-    this.connection.retryNow()
-  }
+  reconnectNow = (): void => this.connection.retryNow()
 
   dismissNotice(): void {
     this.notice = null

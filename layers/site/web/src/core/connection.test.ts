@@ -12,6 +12,7 @@ function connect() {
   const statuses: Status[] = []
   const frames: ServerFrame[] = []
   const ends: string[] = []
+  let doubts = 0
   const connection = new Connection({
     url: 'ws://x/ws',
     token: 'secret',
@@ -25,11 +26,12 @@ function connect() {
     onFrame: (f) => frames.push(f),
     onStatus: (s) => statuses.push(s),
     onReady: () => {},
+    onDoubt: () => doubts++,
     onEnded: (code, message) => ends.push(`${code}: ${message}`),
     random: () => 0.5,
   })
   connection.start()
-  return { connection, sockets, statuses, frames, ends, socket: () => sockets.at(-1)!, status: () => statuses.at(-1)! }
+  return { connection, sockets, statuses, frames, ends, doubts: () => doubts, socket: () => sockets.at(-1)!, status: () => statuses.at(-1)! }
 }
 
 describe('backoff', () => {
@@ -122,7 +124,6 @@ describe('going away', () => {
 
 describe('the end of a session', () => {
   test.each([
-    [1008, 'unauthenticated'],
     [4001, 'session_ended'],
     [4002, 'replaced'],
   ])('close code %i is final', (code, word) => {
@@ -137,12 +138,35 @@ describe('the end of a session', () => {
 
   test('an error frame before a close without a code is final', () => {
     const { sockets, socket, ends } = connect()
-    socket().onopen!()
-    socket().receive({ op: Op.Error, code: 'unauthenticated', message: 'sign in again' })
+    socket().accept()
+    socket().receive({ op: Op.Error, code: 'session_ended', message: 'sign in again' })
     socket().hangUp(1006)
     vi.advanceTimersByTime(120_000)
-    expect(ends).toEqual(['unauthenticated: sign in again'])
+    expect(ends).toEqual(['session_ended: sign in again'])
     expect(sockets.length).toBe(1)
+  })
+
+  test('not being taken for who one is is a doubt: it may have been too late', () => {
+    const { sockets, socket, ends, doubts } = connect()
+    socket().onopen!()
+    socket().receive({ op: Op.Error, code: 'unauthenticated', message: 'not authenticated in time' })
+    socket().hangUp(1008)
+    expect(doubts()).toBe(1)
+    vi.advanceTimersByTime(1000)
+    expect(sockets.length).toBe(2)
+    expect(ends).toEqual([])
+  })
+
+  test('a server that cannot authenticate now is asked again when it said', () => {
+    const { sockets, socket, status, ends, doubts } = connect()
+    socket().onopen!()
+    socket().receive({ op: Op.Error, code: 'unavailable', message: 'later', retryAfterMs: 1000 })
+    expect(sockets[0]!.closed).toBe(true)
+    expect(status()).toEqual({ state: 'waiting', retryAt: Date.now() + 1000 })
+    vi.advanceTimersByTime(1000)
+    socket().accept()
+    expect(status().state).toBe('connected')
+    expect([ends, doubts()]).toEqual([[], 0])
   })
 
   test.each([1000, 1001, 1006, 1007, 1009, 1011, 1012, 4003])('close code %i reconnects', (code) => {

@@ -31,6 +31,11 @@ export interface ConnectionOptions {
   onStatus: (status: Status) => void
   /** The server has answered on this socket: the session is good and frames may be sent. */
   onReady: () => void
+  /**
+   * The server did not take this client for who it is: the session may be over, or authentication came too late on a
+   * slow network. Another socket is opened unless stop is called.
+   */
+  onDoubt: () => void
   /** The session is over and no socket will be opened again. code is the protocol's word. */
   onEnded: (code: string, message: string) => void
   random?: () => number
@@ -42,7 +47,7 @@ export const answerMs = 10_000
 /** A socket that lived this long was good: the next failure starts the backoff anew. */
 const stableMs = 10_000
 
-/** Ends of a connection after which it must not be opened again. */
+/** Ends of a connection that are about its session. */
 const endings: Record<number, string> = { 1008: 'unauthenticated', 4001: 'session_ended', 4002: 'replaced' }
 const endingCodes = new Set(Object.values(endings))
 
@@ -148,6 +153,7 @@ export class Connection {
       this.options.onReady()
     }
     if (frame.op === Op.GoingAway) this.goAway(frame.reconnectAfterMs)
+    else if (frame.op === Op.Error && frame.code === 'unavailable' && !this.ready) this.unavailable(frame.retryAfterMs ?? 0)
     else if (frame.op === Op.Ping) this.send({ op: Op.Pong })
     else this.options.onFrame(frame)
   }
@@ -157,6 +163,12 @@ export class Connection {
     clearTimeout(this.leave)
     // A server that goes away closes by itself; this is for one that does not.
     this.leave = setTimeout(() => this.lost(), Math.max(0, afterMs))
+  }
+
+  /** The server cannot authenticate anybody now. */
+  private unavailable(retryAfterMs: number): void {
+    if (retryAfterMs > 0) this.returnAt = Date.now() + retryAfterMs
+    this.lost()
   }
 
   private sendPing(): void {
@@ -173,6 +185,11 @@ export class Connection {
 
   private closed(code: number, reason: string): void {
     const ending = this.fatal?.code ?? endings[code]
+    if (ending === 'unauthenticated') {
+      this.lost()
+      this.options.onDoubt()
+      return
+    }
     if (ending) {
       const message = this.fatal?.message ?? reason
       this.ended = true

@@ -23,6 +23,9 @@ export const Op = {
 export const maxTextBytes = 16 << 10
 export const maxResume = 200
 
+/** The room that is always there, for everybody. */
+export const lobby = 1
+
 /** The last seq held of each conversation. */
 export type Seqs = Record<string, number>
 

@@ -66,6 +66,11 @@ export class Rest {
     return this.call('POST', '/v1/logout')
   }
 
+  /** Rejects with "unauthenticated" if the session is over. */
+  async checkSession(): Promise<void> {
+    await this.call('GET', '/v1/me')
+  }
+
   async inbox(): Promise<InboxEntry[]> {
     const answer = await this.call<{ conversations?: InboxEntry[] | null }>('GET', `/v1/inbox?limit=${maxPage}`)
     return answer.conversations ?? []

@@ -44,7 +44,7 @@ export interface ChatState {
 
 export interface ClientOptions {
   session: Session
-  rest: Pick<Rest, 'inbox' | 'rooms' | 'createRoom' | 'joinRoom' | 'leaveRoom' | 'online' | 'after' | 'before' | 'logout'>
+  rest: Pick<Rest, 'inbox' | 'rooms' | 'createRoom' | 'joinRoom' | 'leaveRoom' | 'online' | 'after' | 'before' | 'checkSession' | 'logout'>
   websocketUrl: string
   openSocket: (url: string) => Socket
   /** The session is over. code is the protocol's word, "" if the user logged out. */

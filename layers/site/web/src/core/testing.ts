@@ -2,7 +2,7 @@
 
 import type { Socket } from './connection'
 import { Op, type Message } from './protocol'
-import type { InboxEntry, Page, Room } from './rest'
+import type { ApiError, InboxEntry, Page, Room } from './rest'
 
 export class FakeSocket implements Socket {
   onopen: (() => void) | null = null
@@ -65,6 +65,12 @@ export class FakeRest {
   createRoom = async (name: string, isPrivate: boolean): Promise<Room> => ({ id: 9, name, private: isPrivate, member: true })
   joinRoom = async (): Promise<void> => {}
   leaveRoom = async (): Promise<void> => {}
+  /** What checkSession rejects with, if anything. */
+  refusal: ApiError | null = null
+  checkSession = async (): Promise<void> => {
+    this.calls.push('checkSession')
+    if (this.refusal) throw this.refusal
+  }
   logout = async (): Promise<void> => {}
   online = async (): Promise<{ count: number; users: [] }> => ({ count: 0, users: [] })
 

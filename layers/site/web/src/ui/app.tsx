@@ -2,6 +2,7 @@ import { useCallback, useEffect, useState } from 'react'
 import type { Config } from '../config'
 import { ChatClient } from '../core/client'
 import type { Socket } from '../core/connection'
+import { lobby } from '../core/protocol'
 import { Rest, type Session } from '../core/rest'
 import { forgetSession, loadPlace, loadSession, saveSession } from '../session'
 import { Chat } from './chat'
@@ -69,7 +70,7 @@ function openFirst(client: ChatClient): void {
   if (room) client.openRoom(room)
   else if (place && conversations.has(place)) client.openConversation(place)
   else if (window.matchMedia('(min-width: 721px)').matches) {
-    const lobby = rooms.get(1)
-    if (lobby) client.openRoom(lobby)
+    const first = rooms.get(lobby)
+    if (first) client.openRoom(first)
   }
 }

@@ -4,7 +4,7 @@ import type { Message } from '../core/protocol'
 import { Avatar } from './avatar'
 import { copy } from './copy'
 import { full, time } from './format'
-import { Check, Copy, Info } from './icons'
+import { Check, Copy } from './icons'
 
 interface Props {
   message: Message
@@ -22,16 +22,13 @@ export const MessageBubble = memo(function MessageBubble({ message, mine, follow
       {!mine && (follows ? <span className="avatar-space" /> : <Avatar user={{ id: message.fromUserId, name: message.fromUserName }} />)}
       <div className="message-body">
         {!follows && !mine && showName && <span className={`author ink-${message.fromUserId % 8}`}>{message.fromUserName}</span>}
-        <div className="bubble-row">
-          <div className="bubble">
-            <span className="text" data-testid="message-text">{message.msg}</span>
-            <time className="stamp" dateTime={message.createdAt} title={full(message.createdAt)}>{time(message.createdAt)}</time>
-          </div>
+        <div className="bubble">
+          <span className="text" data-testid="message-text">{message.msg}</span>
           <button
-            type="button" className="icon-button details-button" data-testid="message-details" aria-label="Details of this message" aria-expanded={open} aria-controls={id}
+            type="button" className="stamp" data-testid="message-details" title={`${full(message.createdAt)} · details`} aria-expanded={open} aria-controls={id}
             onClick={() => setOpen(!open)}
           >
-            <Info />
+            <time dateTime={message.createdAt}>{time(message.createdAt)}</time><span className="hidden"> details of this message</span>
           </button>
         </div>
         {open && <Details id={id} message={message} />}

@@ -15,7 +15,6 @@ export const People = () => <Icon><circle cx="9" cy="8.5" r="3.5" /><path d="M2.
 export const Send = () => <Icon><path d="M4 12 20 4l-5 16-3.5-6.500z" /><path d="M11.5 13.5 20 4" /></Icon>
 export const Lock = () => <Icon><rect x="5" y="11" width="14" height="9" rx="2" /><path d="M8 11V8a4 4 0 0 1 8 0v3" /></Icon>
 export const Hash = () => <Icon><path d="M9.5 4 7.5 20M16.5 4l-2 16M4.5 9h16M3.5 15h16" /></Icon>
-export const Info = () => <Icon><circle cx="12" cy="12" r="9" /><path d="M12 11v5M12 7.800v.1" /></Icon>
 export const Copy = () => <Icon><rect x="9" y="9" width="11" height="11" rx="2" /><path d="M5 15V6a2 2 0 0 1 2-2h8" /></Icon>
 export const Check = () => <Icon><path d="m5 12.5 4.5 4.500L19 7.5" /></Icon>
 export const Close = () => <Icon><path d="M6 6l12 12M18 6 6 18" /></Icon>

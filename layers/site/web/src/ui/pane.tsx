@@ -1,5 +1,6 @@
 import { useState } from 'react'
 import type { ChatClient } from '../core/client'
+import { lobby } from '../core/protocol'
 import type { ChatState, ConversationView } from '../core/state'
 import { Avatar } from './avatar'
 import { Composer } from './composer'
@@ -48,7 +49,7 @@ export function Pane({ client, state, view, peopleOpen, onPeople, onBack }: Prop
         {room && !room.member && (
           <button type="button" className="primary small" data-testid="join-room" disabled={busy} onClick={() => void change(client.join(room))}>Join</button>
         )}
-        {room?.member && room.id !== 1 && (
+        {room?.member && room.id !== lobby && (
           <button
             type="button" className="quiet small" data-testid="leave-room" disabled={busy}
             onClick={() => (!room.private || window.confirm(`Leave ${room.name}? You cannot come back on your own.`)) && void change(client.leave(room))}

@@ -1,6 +1,6 @@
 import { useEffect, useId, useState } from 'react'
 import type { ChatClient } from '../core/client'
-import { roomConversation, type User } from '../core/protocol'
+import { lobby, roomConversation, type User } from '../core/protocol'
 import { ApiError, type Rest, type Room } from '../core/rest'
 import type { ChatState, ConversationView } from '../core/state'
 import { Avatar } from './avatar'
@@ -47,7 +47,8 @@ export function Sidebar({ client, rest, state, onNewRoom }: { client: ChatClient
   const found = useSearch(rest, query.trim())
   const id = useId()
 
-  const rooms = [...state.rooms.values()].sort((a, b) => Number(b.id === 1) - Number(a.id === 1) || a.name.localeCompare(b.name))
+  const rooms = [...state.rooms.values()].sort((a, b) => Number(b.id === lobby) - Number(a.id === lobby) || a.name.localeCompare(b.name))
+  const mine = (r: Room) => r.member || r.id === lobby
   const directs = [...state.conversations.values()].filter((c) => c.target.kind === 'direct').sort((a, b) => latest(b) - latest(a))
 
   return (
@@ -70,12 +71,12 @@ export function Sidebar({ client, rest, state, onNewRoom }: { client: ChatClient
           <Results client={client} state={state} found={found} onDone={() => setQuery('')} />
         ) : (
           <>
-            <Section title="Rooms">{rooms.filter((r) => r.member).map((r) => <RoomItem key={r.id} client={client} state={state} room={r} />)}</Section>
+            <Section title="Rooms">{rooms.filter(mine).map((r) => <RoomItem key={r.id} client={client} state={state} room={r} />)}</Section>
             <Section title="Direct messages" empty="Search for a name, or click someone who is online.">
               {directs.map((c) => <DirectItem key={c.id} client={client} state={state} view={c} />)}
             </Section>
-            {rooms.some((r) => !r.member) && (
-              <Section title="Discover">{rooms.filter((r) => !r.member).map((r) => <RoomItem key={r.id} client={client} state={state} room={r} />)}</Section>
+            {rooms.some((r) => !mine(r)) && (
+              <Section title="Discover">{rooms.filter((r) => !mine(r)).map((r) => <RoomItem key={r.id} client={client} state={state} room={r} />)}</Section>
             )}
           </>
         )}

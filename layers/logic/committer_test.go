@@ -1,0 +1,390 @@
+package logic
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/store"
+	"gochat/layers/internal/testdeps"
+)
+
+// sends starts sends of the texts, at once, and answers what waits for them: receipts by text, errors by text.
+func sends(t *testing.T, l *Logic, p person, texts []string) (wait func() (map[string]*contract.Receipt, map[string]error)) {
+	t.Helper()
+	receipts, errs := make(map[string]*contract.Receipt), make(map[string]error)
+	var mu sync.Mutex
+	var sending sync.WaitGroup
+	for _, text := range texts {
+		sending.Go(func() {
+			r, err := p.send(context.Background(), l, 1, text)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs[text] = err
+			} else {
+				receipts[text] = r
+			}
+		})
+	}
+	return func() (map[string]*contract.Receipt, map[string]error) {
+		sending.Wait()
+		return receipts, errs
+	}
+}
+
+// history is all that is stored in room 1, by text.
+func (h *house) history(t *testing.T) map[string]contract.Message {
+	t.Helper()
+	found := make(map[string]contract.Message)
+	after := int64(0)
+	for {
+		list, more, err := h.store.History(t.Context(), "room:1", after, 0, contract.MaxPage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range list {
+			if m.Seq != after+1 {
+				t.Fatalf("seq %d follows %d", m.Seq, after)
+			}
+			found[m.Text], after = m, m.Seq
+		}
+		if !more {
+			return found
+		}
+	}
+}
+
+// What gathers while a commit runs is the next one, up to the limit.
+func TestCommitsGather(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	h.deps.Store = gated
+	l := h.running(t, func(c *Config, _ *AuthConfig) { c.Commit.Batch = 20 })
+	ann := register(t, l, "ann")
+	first := sends(t, l, ann, []string{"first"})
+	if n := await(t, "the first commit", gated.entered); n != 1 {
+		t.Errorf("the first commit has %d messages, want 1", n)
+	}
+	rest := sends(t, l, ann, texts(50))
+	eventually(t, "all wait", func() bool { return len(l.committer.waiting) == 50 })
+	close(gated.enter)
+	for _, want := range []int{20, 20, 10} {
+		if n := await(t, "a commit", gated.entered); n != want {
+			t.Errorf("a commit has %d messages, want %d", n, want)
+		}
+	}
+	one, _ := first()
+	receipts, errs := rest()
+	stored := h.history(t)
+	if len(one) != 1 || len(receipts) != 50 || len(errs) != 0 || len(stored) != 51 {
+		t.Fatalf("%d and %d receipts, errors %v, %d stored", len(one), len(receipts), errs, len(stored))
+	}
+	for text, r := range receipts {
+		if m := stored[text]; m.ID != r.ID || m.Seq != r.Seq || !m.CreatedAt.Equal(r.CreatedAt) || r.Conversation != "room:1" || m.From != ann.User {
+			t.Errorf("%s: receipt %+v, stored %+v", text, r, m)
+		}
+	}
+}
+
+// Whoever finds no place to wait is told so at once.
+func TestFullQueueAnswersAtOnce(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	h.deps.Store = gated
+	l := h.running(t, func(c *Config, _ *AuthConfig) { c.Commit.Batch, c.Commit.Queue = 1, 3 })
+	ann := register(t, l, "ann")
+	waiting := []func() (map[string]*contract.Receipt, map[string]error){sends(t, l, ann, []string{"running"})}
+	await(t, "the first commit", gated.entered)
+	waiting = append(waiting, sends(t, l, ann, texts(3)))
+	eventually(t, "the queue is full", func() bool { return len(l.committer.waiting) == 3 })
+	_, err := ann.send(t.Context(), l, 1, "one too many") // the commit does not go on before this is answered
+	wantCode(t, err, contract.Unavailable)
+	if contract.AsError(err).RetryAfter != busyRetry {
+		t.Errorf("come again after %v, want %v", contract.AsError(err).RetryAfter, busyRetry)
+	}
+	close(gated.enter)
+	for _, wait := range waiting {
+		if _, errs := wait(); len(errs) > 0 {
+			t.Errorf("those who had a place: %v", errs)
+		}
+	}
+	if stored := h.history(t); len(stored) != 4 || stored["one too many"].ID != 0 {
+		t.Errorf("%d stored, want the 4 that were accepted", len(stored))
+	}
+}
+
+func TestFailedCommitAnswersEveryone(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	gated.err.Store(&errAway)
+	close(gated.enter)
+	h.deps.Store = gated
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	receipts, errs := sends(t, l, ann, texts(20))()
+	if len(receipts) != 0 || len(errs) != 20 {
+		t.Fatalf("%d receipts and %d errors", len(receipts), len(errs))
+	}
+	for _, err := range errs {
+		if e := contract.AsError(err); e.Code != contract.Unavailable || e.RetryAfter <= 0 || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("got %v, want unavailable and nothing of the cause", err)
+		}
+	}
+	if stored := h.history(t); len(stored) != 0 {
+		t.Errorf("%d are stored", len(stored))
+	}
+	gated.err.Store(nil)
+	ann.say(t, l, 1, "the database is back")
+	eventually(t, "it is published", func() bool { return len(h.queue.deliveries(t, true)) == 1 })
+}
+
+// The end of a sender's ctx answers that sender alone.
+func TestOneSenderLeaves(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	h.deps.Store = gated
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	others := sends(t, l, ann, texts(10))
+	await(t, "the first commit", gated.entered)
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() { _, err := ann.send(ctx, l, 1, "left"); left <- err }()
+	eventually(t, "all wait", func() bool { return len(l.committer.waiting) > 0 })
+	leave()
+	wantCode(t, await(t, "the one that leaves is answered", left), contract.Unavailable)
+	close(gated.enter)
+	if receipts, errs := others(); len(receipts) != 10 || len(errs) != 0 {
+		t.Errorf("the others: %d receipts, %v", len(receipts), errs)
+	}
+}
+
+// What was accepted before the end is committed, published and answered; what comes later is refused.
+func TestDrainCommitsWhatWasAccepted(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	h.deps.Store = gated
+	l := h.logic(t, func(c *Config, _ *AuthConfig) { c.Commit.Batch = 5 })
+	stop := run(t, l)
+	ann := register(t, l, "ann")
+	accepted := sends(t, l, ann, texts(30))
+	first := await(t, "the first commit", gated.entered)
+	eventually(t, "all are accepted", func() bool { return len(l.committer.waiting) == 30-first })
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	eventually(t, "the drain begins", func() bool {
+		l.committer.mu.RLock()
+		defer l.committer.mu.RUnlock()
+		return l.committer.closed
+	})
+	_, err := ann.send(t.Context(), l, 1, "late")
+	wantCode(t, err, contract.Unavailable)
+	close(gated.enter)
+	receipts, errs := accepted()
+	await(t, "the logic ends", stopped)
+	if len(receipts) != 30 || len(errs) != 0 {
+		t.Errorf("%d receipts, %v", len(receipts), errs)
+	}
+	if stored := h.history(t); len(stored) != 30 {
+		t.Errorf("%d are stored, want 30", len(stored))
+	}
+	if n := len(h.queue.deliveries(t, true)); n != 30 {
+		t.Errorf("%d are published, want 30", n)
+	}
+	if n, _, err := h.store.OutboxSize(t.Context()); err != nil || n != 0 {
+		t.Errorf("%d rows are left in the outbox (%v)", n, err)
+	}
+}
+
+// databases are those that some tests run on: SQLite in a file, and PostgreSQL.
+func databases(t *testing.T, test func(*testing.T, store.Config)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, store.Config{URL: "sqlite:" + t.TempDir() + "/gochat.db"}) })
+	t.Run("postgres", func(t *testing.T) { test(t, store.Config{URL: testdeps.Postgres(t)}) })
+}
+
+// However often, wherever and however close together one sender sends under one name, it is one message and one
+// receipt; another sender's name is another's.
+func TestDuplicates(t *testing.T) {
+	databases(t, func(t *testing.T, cfg store.Config) {
+		redis := testdeps.Redis(t).Addr()
+		one, two := houseOn(t, cfg, redis), houseOn(t, cfg, redis)
+		logics := []*Logic{one.running(t), two.running(t)}
+		ann, bob := register(t, logics[0], "ann"), register(t, logics[1], "bob")
+		const names, times = 20, 6
+		type key struct {
+			by   contract.UserID
+			name string
+		}
+		var mu sync.Mutex
+		receipts := make(map[key][]contract.Receipt)
+		var sending sync.WaitGroup
+		for n := range names {
+			for i := range times {
+				for _, p := range []person{ann, bob} {
+					sending.Go(func() {
+						name := fmt.Sprint("name ", n)
+						r, err := logics[i%2].Send(t.Context(), &contract.SendRequest{
+							Credential: p.by, Room: 1, Text: fmt.Sprintf("%s of %s", name, p.Name), ClientID: name})
+						if err != nil {
+							t.Errorf("got %v", err)
+							return
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						receipts[key{p.User, name}] = append(receipts[key{p.User, name}], *r)
+					})
+				}
+			}
+		}
+		sending.Wait()
+		if len(receipts) != 2*names {
+			t.Errorf("%d names, want %d", len(receipts), 2*names)
+		}
+		for k, list := range receipts {
+			for _, r := range list {
+				if r != list[0] {
+					t.Errorf("%v: receipts %+v and %+v", k, r, list[0])
+				}
+			}
+		}
+		if stored := one.history(t); len(stored) != 2*names {
+			t.Errorf("%d messages are stored, want %d", len(stored), 2*names)
+		}
+		// A name used before is the message sent then, to whomever it is now.
+		first := receipts[key{ann.User, "name 0"}][0]
+		again, err := logics[0].Send(t.Context(), &contract.SendRequest{Credential: ann.by, To: bob.User, Text: "other", ClientID: "name 0"})
+		if err != nil || *again != first {
+			t.Errorf("got %+v, %v, want the first receipt %+v", again, err, first)
+		}
+		published := func() int {
+			ids := make(map[contract.MessageID]bool)
+			for _, h := range []*house{one, two} {
+				for _, d := range h.queue.deliveries(t, true) {
+					ids[d.Message] = true
+				}
+			}
+			return len(ids)
+		}
+		eventually(t, "each message is published", func() bool { return published() == 2*names })
+	})
+}
+
+// Of a commit that is tried again, what is published is what was stored.
+func TestTheLastEncodingIsPublished(t *testing.T) {
+	h := newHouse(t)
+	gated := gate(h.store)
+	gated.prepare = func(batch []contract.Message, encode func(*contract.Message) []byte) {
+		for _, m := range batch { // an attempt that is rolled back, with other numbers
+			m.Seq = 1000
+			if a, b := string(encode(&m)), string(encode(&m)); a != b {
+				t.Error("encoding the same message twice gives two bodies")
+			}
+		}
+	}
+	close(gated.enter)
+	h.deps.Store = gated
+	l := h.running(t)
+	r := register(t, l, "ann").say(t, l, 1, "hello")
+	eventually(t, "it is published", func() bool { return len(h.queue.deliveries(t, true)) == 1 })
+	if d := h.queue.deliveries(t, true)[0]; d.Seq != r.Seq || d.Seq != 1 || !strings.Contains(string(d.Frame), `"seq":1,`) {
+		t.Errorf("published seq %d with frame %s, want the stored seq %d", d.Seq, d.Frame, r.Seq)
+	}
+}
+
+// Each delivery says what it is, for whom, and since when it is on its way.
+func TestDeliveries(t *testing.T) {
+	h := newHouse(t)
+	l := h.running(t)
+	ann, bob := register(t, l, "ann"), register(t, l, "bob")
+	for _, c := range []struct {
+		name  string
+		send  contract.SendRequest
+		room  contract.RoomID
+		users []contract.UserID
+		not   contract.ConnID
+	}{
+		{"to a room", contract.SendRequest{Room: 1, Origin: "c1"}, 1, nil, ""},
+		{"to a user", contract.SendRequest{To: bob.User, Room: 7, Origin: "c1"}, 0, []contract.UserID{bob.User, ann.User}, "c1"},
+		{"by REST", contract.SendRequest{To: bob.User}, 0, []contract.UserID{bob.User, ann.User}, ""},
+		{"to oneself", contract.SendRequest{To: ann.User, Origin: "c1"}, 0, []contract.UserID{ann.User}, "c1"},
+		{"in another's name", contract.SendRequest{Room: 1, From: bob.User}, 1, nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.send.Credential, c.send.Text = ann.by, c.name
+			before := time.Now()
+			receipt, err := l.Send(t.Context(), &c.send)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got contract.Delivery
+			eventually(t, "it is published", func() bool {
+				for _, d := range h.queue.deliveries(t, true) {
+					if d.Message == receipt.ID {
+						got = d
+						return true
+					}
+				}
+				return false
+			})
+			if got.Conversation != receipt.Conversation || got.Seq != receipt.Seq || got.Room != c.room ||
+				fmt.Sprint(got.Users) != fmt.Sprint(c.users) || got.Except != c.not {
+				t.Errorf("got %+v, want room %d, users %v, except %q", got, c.room, c.users, c.not)
+			}
+			if got.AcceptedAt.Before(before.Truncate(time.Microsecond)) || got.AcceptedAt.After(time.Now()) {
+				t.Errorf("accepted at %v, want since %v", got.AcceptedAt, before)
+			}
+			if want := fmt.Sprintf(`"fromUserId":%d,"fromUserName":"ann"`, ann.User); !strings.Contains(string(got.Frame), want) {
+				t.Errorf("frame %s, want it from ann", got.Frame)
+			}
+		})
+	}
+}
+
+func TestSendRefuses(t *testing.T) {
+	h := newHouse(t)
+	l := h.running(t)
+	ann, bob := register(t, l, "ann"), register(t, l, "bob")
+	private, err := l.CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: bob.by, Name: "private", Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", contract.MaxTextBytes+1)
+	for _, c := range []struct {
+		name string
+		send contract.SendRequest
+		code contract.Code
+	}{
+		{"nobody", contract.SendRequest{Credential: contract.Credential{Token: "?"}, Room: 1, Text: "x"}, contract.Unauthenticated},
+		{"nowhere", contract.SendRequest{Text: "x"}, contract.BadRequest},
+		{"room below 0", contract.SendRequest{Room: -1, Text: "x"}, contract.BadRequest},
+		{"user below 0", contract.SendRequest{To: -1, Text: "x"}, contract.BadRequest},
+		{"user, with a room below 0", contract.SendRequest{To: bob.User, Room: -1, Text: "x"}, contract.BadRequest},
+		{"a room that is not there", contract.SendRequest{Room: 999, Text: "x"}, contract.NotFound},
+		{"a user who is not there", contract.SendRequest{To: 999, Text: "x"}, contract.NotFound},
+		{"another's private room", contract.SendRequest{Room: private.ID, Text: "x"}, contract.Forbidden},
+		{"no text", contract.SendRequest{Room: 1}, contract.BadRequest},
+		{"text with a NUL", contract.SendRequest{Room: 1, Text: "a\x00b"}, contract.BadRequest},
+		{"text not UTF-8", contract.SendRequest{Room: 1, Text: "a\xffb"}, contract.BadRequest},
+		{"text too long", contract.SendRequest{Room: 1, Text: long}, contract.TooLarge},
+		{"text too long once escaped", contract.SendRequest{Room: 1, Text: strings.Repeat("\x01", contract.MaxTextBytes)}, contract.TooLarge},
+		{"clientId too long", contract.SendRequest{Room: 1, Text: "x", ClientID: long[:65]}, contract.BadRequest},
+		{"clientId with a NUL", contract.SendRequest{Room: 1, Text: "x", ClientID: "\x00"}, contract.BadRequest},
+		{"clientId not UTF-8", contract.SendRequest{Room: 1, Text: "x", ClientID: "\xff"}, contract.BadRequest},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.send.Credential == (contract.Credential{}) {
+				c.send.Credential = ann.by
+			}
+			_, err := l.Send(t.Context(), &c.send)
+			wantCode(t, err, c.code)
+		})
+	}
+	if n := len(h.history(t)); n != 0 {
+		t.Errorf("%d messages are stored", n)
+	}
+}

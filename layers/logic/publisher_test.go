@@ -1,0 +1,339 @@
+package logic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/store"
+	"gochat/layers/internal/testdeps"
+	"gochat/observability"
+)
+
+// all owns every partition.
+type all struct{}
+
+func (all) Run(ctx context.Context, n int, own func(context.Context, int) error) error {
+	var owning sync.WaitGroup
+	for p := range n {
+		owning.Go(func() { _ = own(ctx, p) })
+	}
+	owning.Wait()
+	return nil
+}
+
+func redisQueue(t *testing.T, addr string) *queueredis.Queue {
+	t.Helper()
+	cfg := queueredis.DefaultConfig()
+	cfg.Addrs, cfg.Partitions = []string{addr}, 4
+	q, err := queueredis.New(cfg, all{}, observability.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	return q
+}
+
+// collect consumes the queue until the end of the test and answers what has come: the seqs of each conversation, in
+// the order in which each came first.
+func collect(t *testing.T, q *queueredis.Queue) func() map[contract.Conversation][]int64 {
+	var mu sync.Mutex
+	came := make(map[contract.Conversation][]int64)
+	known := make(map[contract.MessageID]bool)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- q.Consume(ctx, func(_ context.Context, items []contract.Item) error {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, item := range items {
+				var d contract.Delivery
+				if err := d.Decode(item.Body); err != nil {
+					t.Errorf("item: %v", err)
+				}
+				if !known[d.Message] {
+					known[d.Message] = true
+					came[d.Conversation] = append(came[d.Conversation], d.Seq)
+				}
+			}
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := await(t, "the consumer ends", done); err != nil {
+			t.Errorf("consume: %v", err)
+		}
+	})
+	return func() map[contract.Conversation][]int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		copied := make(map[contract.Conversation][]int64, len(came))
+		for c, seqs := range came {
+			copied[c] = slices.Clone(seqs)
+		}
+		return copied
+	}
+}
+
+// The queue's Redis is killed and comes back, again and again, while two logic nodes accept messages. Nobody is
+// refused; in the end every message has come through the queue, each conversation in its order, and nothing is left
+// in the outbox.
+func TestQueueIsKilledAndComesBack(t *testing.T) {
+	databases(t, func(t *testing.T, cfg store.Config) {
+		sessions := testdeps.Redis(t).Addr()
+		broker := testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+		var logics []*Logic
+		var one *house
+		for range 2 {
+			one = houseOn(t, cfg, sessions)
+			one.deps.Publisher = redisQueue(t, broker.Addr())
+			logics = append(logics, one.running(t))
+		}
+		came := collect(t, redisQueue(t, broker.Addr()))
+		ann := register(t, logics[0], "ann")
+		const rooms = 6
+		var ids [rooms]contract.RoomID
+		for i := range ids {
+			room, err := logics[0].CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: ann.by, Name: "room"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[i] = room.ID
+		}
+		var stop atomic.Bool
+		var accepted [rooms]atomic.Int64
+		var sending sync.WaitGroup
+		for i, room := range ids {
+			for range 3 {
+				sending.Go(func() {
+					for !stop.Load() && accepted[i].Load() < 3000 {
+						if _, err := ann.send(t.Context(), logics[i%2], room, "x"); err != nil { // one node for each conversation
+							t.Errorf("refused: %v", err)
+							return
+						}
+						accepted[i].Add(1)
+					}
+				})
+			}
+		}
+		for range 4 {
+			time.Sleep(100 * time.Millisecond) // ahead
+			broker.Kill()
+			time.Sleep(100 * time.Millisecond) // behind
+			broker.Start()
+			time.Sleep(200 * time.Millisecond)
+		}
+		stop.Store(true)
+		sending.Wait()
+		for i, room := range ids {
+			c := contract.RoomConversation(room)
+			eventually(t, "every message has come", func() bool { return int64(len(came()[c])) >= accepted[i].Load() })
+			seqs := came()[c]
+			for n, seq := range seqs {
+				if seq != int64(n+1) {
+					t.Fatalf("%s: seq %d came as number %d", c, seq, n+1)
+				}
+			}
+			if accepted[i].Load() == 0 || int64(len(seqs)) != accepted[i].Load() {
+				t.Errorf("%s: %d came and %d were accepted", c, len(seqs), accepted[i].Load())
+			}
+		}
+		eventually(t, "the outbox is empty", func() bool {
+			n, _, err := one.store.OutboxSize(t.Context())
+			return err == nil && n == 0
+		})
+		for _, l := range logics {
+			eventually(t, "it is ahead again", func() bool { return !l.committer.publisher.isBehind() })
+		}
+	})
+}
+
+func (p *publisher) isBehind() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.behind
+}
+
+// Two nodes fell behind together and are under load: both go ahead again, while the load goes on.
+func TestBehindEndsUnderLoad(t *testing.T) {
+	cfg := store.Config{URL: "sqlite:" + t.TempDir() + "/gochat.db"}
+	redis := testdeps.Redis(t).Addr()
+	houses := []*house{houseOn(t, cfg, redis), houseOn(t, cfg, redis)}
+	logics := []*Logic{houses[0].running(t), houses[1].running(t)}
+	ann := register(t, logics[0], "ann")
+	var stop atomic.Bool
+	var sending sync.WaitGroup
+	for i := range 16 {
+		sending.Go(func() {
+			for n := 0; !stop.Load() && n < 100_000; n++ {
+				if _, err := ann.send(t.Context(), logics[i%2], 1, "x"); err != nil {
+					t.Errorf("refused: %v", err)
+					return
+				}
+			}
+		})
+	}
+	defer sending.Wait()
+	defer stop.Store(true)
+	for range 3 {
+		for _, h := range houses {
+			h.queue.failing(func([]contract.Item) error { return errAway })
+		}
+		for _, l := range logics {
+			eventually(t, "it is behind", l.committer.publisher.isBehind)
+		}
+		for _, h := range houses {
+			h.queue.failing(nil)
+		}
+		for _, l := range logics {
+			eventually(t, "it is ahead again, under load", func() bool { return !l.committer.publisher.isBehind() })
+		}
+	}
+}
+
+// breakingStore loses the connection over a COMMIT that the database has done.
+type breakingStore struct {
+	*store.Store
+	broken atomic.Bool
+}
+
+func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte,
+	published []contract.MessageID) ([]contract.CommitResult, error) {
+	results, err := s.Store.Commit(ctx, batch, encode, published)
+	if s.broken.CompareAndSwap(true, false) {
+		return nil, errors.New("the connection broke")
+	}
+	return results, err
+}
+
+// A message that was stored though its sender was told otherwise is published, and before those that follow it.
+func TestUnknownOutcomeOfACommit(t *testing.T) {
+	h := newHouse(t)
+	breaking := &breakingStore{Store: h.store}
+	h.deps.Store = breaking
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	for i := range 20 {
+		breaking.broken.Store(true)
+		_, err := ann.send(t.Context(), l, 1, "unknown")
+		wantCode(t, err, contract.Unavailable)
+		if r := ann.say(t, l, 1, "known"); r.Seq != int64(2*i+2) {
+			t.Fatalf("got seq %d, want %d: the other one is not stored", r.Seq, 2*i+2)
+		}
+	}
+	eventually(t, "all is published and the outbox empty", func() bool {
+		n, _, err := h.store.OutboxSize(t.Context())
+		return err == nil && n == 0
+	})
+	next := int64(1)
+	for _, d := range h.queue.deliveries(t, true) {
+		if d.Seq > next {
+			t.Fatalf("seq %d is published before %d", d.Seq, next)
+		}
+		next = max(next, d.Seq+1)
+	}
+	if next != 41 {
+		t.Errorf("published up to %d, want 40", next-1)
+	}
+}
+
+// leave puts rows into the outbox as a process does that dies before it publishes them.
+func leave(t *testing.T, h *house, c contract.Conversation, n int, at time.Time) {
+	t.Helper()
+	for n > 0 {
+		batch := make([]contract.Message, min(n, 500))
+		n -= len(batch)
+		for i := range batch {
+			id, err := h.deps.IDs.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch[i] = contract.Message{ID: id, Conversation: c, From: 1, Room: 1, Text: "x", CreatedAt: at}
+		}
+		encode := func(m *contract.Message) []byte { return messageDelivery(m, "", at) }
+		if _, err := h.store.Commit(t.Context(), batch, encode, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What dead processes left is published in order; what a living one has just stored is left to it.
+func TestSweeper(t *testing.T) {
+	h := newHouse(t)
+	h.deps.Singleton = everybody{}
+	old, young := time.Now().Add(-time.Hour), time.Now().Add(time.Hour) // as a clock that runs ahead says
+	leave(t, h, "room:1", 300, old)
+	leave(t, h, "room:2", 300, young)
+	leave(t, h, "room:3", 1200, old)
+	leave(t, h, "room:2", 10, old) // behind a young one of its conversation: held back
+	h.running(t)
+	eventually(t, "what is old is gone from the outbox", func() bool {
+		n, _, err := h.store.OutboxSize(t.Context())
+		return err == nil && n == 310
+	})
+	next := map[contract.Conversation]int64{"room:1": 1, "room:3": 1}
+	for _, d := range h.queue.deliveries(t, true) {
+		if d.Seq != next[d.Conversation] {
+			t.Fatalf("%s: seq %d is published, want %d", d.Conversation, d.Seq, next[d.Conversation])
+		}
+		next[d.Conversation]++
+	}
+	if next["room:1"] != 301 || next["room:3"] != 1201 {
+		t.Errorf("published up to %v", next)
+	}
+}
+
+// A queue that is slow does not make memory grow: beyond the bound all is left to the outbox, and comes from there.
+func TestGatheredIsBounded(t *testing.T) {
+	h := newHouse(t)
+	p := newPublisher(h.store, h.queue, h.logic(t).committer.m, observability.Discard().Log)
+	p.add(make([]contract.Outgoing, maxGathered))
+	if p.isBehind() || len(p.gathered) != maxGathered {
+		t.Fatalf("behind %v with %d gathered, before the bound", p.isBehind(), len(p.gathered))
+	}
+	p.add(make([]contract.Outgoing, 1))
+	if !p.isBehind() || len(p.gathered) != 0 {
+		t.Fatalf("behind %v with %d gathered, beyond the bound", p.isBehind(), len(p.gathered))
+	}
+	leave(t, h, "room:1", 1100, time.Now())
+	stop := make(chan struct{})
+	close(stop)
+	p.run(t.Context(), stop)
+	if got := h.queue.deliveries(t, true); len(got) != 1100 || p.isBehind() {
+		t.Errorf("%d published, behind %v", len(got), p.isBehind())
+	}
+	for i, d := range h.queue.deliveries(t, true) {
+		if d.Seq != int64(i+1) {
+			t.Fatalf("seq %d is published as number %d", d.Seq, i+1)
+		}
+	}
+}
+
+// While the queue is away messages are accepted, and the end does not wait for it: they stay in the outbox for the
+// next process.
+func TestEndWithTheQueueAway(t *testing.T) {
+	h := newHouse(t)
+	h.queue.failing(func([]contract.Item) error { return errAway })
+	first := h.logic(t)
+	stop := run(t, first)
+	ann := register(t, first, "ann")
+	for i := range 10 {
+		ann.say(t, first, 1, fmt.Sprint(i))
+	}
+	stop()
+	if n, _, err := h.store.OutboxSize(t.Context()); err != nil || n != 10 {
+		t.Errorf("%d rows in the outbox (%v), want 10", n, err)
+	}
+	h.queue.failing(nil)
+	second := h.running(t)
+	second.committer.publisher.fallBehind() // as the sweeper would, ten seconds later
+	eventually(t, "all is published", func() bool { return len(h.queue.deliveries(t, true)) == 10 })
+}
