@@ -32,7 +32,7 @@ var story = []struct {
 }{
 	{"lobby", []said{
 		{"yesterday 17:20", "admin", "Welcome, everybody. Rooms are on the left, people on the right."},
-		{"today 08:55", "Aiko", "Good morning! The coffee machine works again ☕"},
+		{"today 08:55", "qa", "Good morning! The coffee machine works again ☕"},
 	}},
 	{"release 2.0", []said{
 		{"yesterday 17:42", "admin", "Freeze is at noon tomorrow. What is still open?"},
@@ -41,15 +41,15 @@ var story = []struct {
 		{"today 09:02", "test", "Morning! How did it go?"},
 		{"today 09:04", "demo", "I pulled the plug on a node every minute, all night long."},
 		{"today 09:04", "demo", "Everybody came back, and nothing was missing."},
-		{"today 09:06", "Mira", "That is the best sentence I have read all week."},
+		{"today 09:06", "guest", "That is the best sentence I have read all week."},
 		{"today 09:07", "admin", "Wonderful. And the slow phones?"},
 		{"today 09:09", "demo", "They are told why they were cut off, come back a moment later, and read on where they were."},
-		{"today 09:12", "Jonas", "The release notes are ready, too."},
+		{"today 09:12", "support", "The release notes are ready, too."},
 		{"today 09:14", "admin", "Then we ship at noon. Thank you all!"},
 	}},
-	{"coffee break", []said{{"today 08:58", "Mira", "Who is in for ramen at one?"}, {"today 09:03", "Aiko", "Me!"}, {"today 09:05", "Jonas", "Count me in"}}},
-	{"on call", []said{{"yesterday 22:10", "Jonas", "Handing over to Aiko. All quiet."}}},
-	{"Mira>demo", []said{{"today 09:08", "Mira", "Do you have ten minutes before lunch?"}, {"today 09:10", "Mira", "It is about the talk on Friday"}}},
+	{"coffee break", []said{{"today 08:58", "guest", "Who is in for ramen at one?"}, {"today 09:03", "qa", "Me!"}, {"today 09:05", "support", "Count me in"}}},
+	{"on call", []said{{"yesterday 22:10", "support", "Handing over to qa. All quiet."}}},
+	{"guest>demo", []said{{"today 09:08", "guest", "Do you have ten minutes before lunch?"}, {"today 09:10", "guest", "It is about the talk on Friday"}}},
 	{"demo>test", []said{{"yesterday 18:01", "demo", "Could you look at my branch?"}, {"yesterday 18:20", "test", "Looks good to me. Ship it!"}}},
 }
 
@@ -62,7 +62,7 @@ func TestLooks(t *testing.T) {
 	for _, name := range []string{"demo", "test", "admin"} {
 		users[name], _ = login(t, r, name, "111111")
 	}
-	for _, name := range []string{"Mira", "Jonas", "Aiko"} {
+	for _, name := range []string{"guest", "support", "qa"} {
 		users[name] = testclient.Register(t, r.api(), name)
 	}
 	rooms := tell(t, users, filepath.Join(dir, "gochat.db"))
@@ -75,13 +75,13 @@ func TestLooks(t *testing.T) {
 		_, err := cdp.Call(ctx, tab, emulation.SetLocaleOverride, emulation.SetLocaleOverrideParams{Locale: "en-GB"})
 		return err
 	}), chromedp.Reload())
-	var mira *testclient.Conn
+	var guest *testclient.Conn
 	for name, u := range users {
 		if name != "demo" {
 			c := testclient.WebSocket(t, r.WebSocket)
 			c.Enter(t, u, release)
-			if name == "Mira" {
-				mira = c
+			if name == "guest" {
+				guest = c
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func TestLooks(t *testing.T) {
 	b.shows(t, "online-count", fmt.Sprint(len(users)))
 	eventually(t, "the conversation", func() bool { return len(b.messages(t)) == 11 })
 	eventually(t, "somebody typing", func() bool {
-		mira.Send(t, map[string]any{"op": 14, "conversation": fmt.Sprintf("room:%d", release)})
+		guest.Send(t, map[string]any{"op": 14, "conversation": fmt.Sprintf("room:%d", release)})
 		return b.text(t, "typing") != ""
 	})
 	b.do(t, chromedp.MouseEvent("mouseMoved", 700, 20))

@@ -24,10 +24,17 @@
 //
 // The registrar counts, for each user and each room, the connections of this node, and keeps the routes in step:
 // written before an enter is done, so that no message is missed from then on, and written again in full when the
-// node begins a new life or the routes were lost.
+// node begins a new life or the routes were lost. Which rooms a channel is in, its bucket alone says: who joins there
+// has arrived at the registrar before, and who has left departs after.
+//
+// # Replays
+//
+// A conversation that is to be replayed to a channel is withheld from before its first live message could come until
+// the replay has reached what was withheld. So a client that names its last seq gets what followed, once and in
+// order. What is pushed later than a minute after it was replayed may come twice; the client drops it by its seq.
 //
 // # Lock order
 //
-// bucket.mu, then channel.mu; registrar.mu stands alone. None is held over I/O, but for channel.mu over the
-// non-blocking write.
+// Connect.mu, bucket.mu, channel.mu and registrar.mu each stand alone: whoever holds one takes no other. None is held
+// over I/O, but for channel.mu over the non-blocking write.
 package connect
