@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +38,11 @@ func TestMain(m *testing.M) {
 	ConfigureLibraries(slog.New(slog.DiscardHandler))
 	if told, ok := os.LookupEnv(nodeVariable); ok {
 		os.Exit(beNode(told))
+	}
+	// The tests of whole systems wait far more than they compute. A -parallel that is given comes later and wins.
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
 	}
 	os.Exit(m.Run())
 }

@@ -259,7 +259,7 @@ func TestLesson16TaskDies(t *testing.T) {
 	ann := testclient.Register(t, r.api(), "ann")
 	conn := testclient.TCP(t, r.TCP[0])
 	conn.Enter(t, ann, 1)
-	const total = 400
+	const total = 200
 	for n := range total {
 		conn.Send(t, map[string]any{"op": 3, "roomId": 1, "msg": fmt.Sprint(n)})
 		if n == total/2 {
@@ -289,16 +289,21 @@ func TestLesson17SlowReceiver(t *testing.T) {
 			ann, bob := testclient.Register(t, r.api(), "ann"), testclient.Register(t, r.api(), "bob")
 			slow := dial(t, r, transport)
 			slow.enter(ann, 1)
-			sender := testclient.TCP(t, r.TCP[0])
-			sender.Send(t, map[string]any{"op": 6, "authToken": bob.Token})
+			senders := make([]*testclient.Conn, 16) // what they send at once is stored at once
+			for i := range senders {
+				senders[i] = testclient.TCP(t, r.TCP[0])
+				senders[i].Send(t, map[string]any{"op": 6, "authToken": bob.Token})
+			}
 			text := strings.Repeat("x", 15<<10)
 			sent := 0
 			closed := func() bool { return metric(t, r, "gochat_connection_closes_total", `code="slow_consumer"`) == 1 }
-			for ; sent < 1000 && !closed(); sent += 25 { // 15 MB: more than the kernel keeps
-				for n := range 25 {
-					sender.Send(t, map[string]any{"op": 3, "roomId": 1, "msg": text, "clientId": fmt.Sprint(sent + n)})
+			for ; sent < 1000 && !closed(); sent += len(senders) { // 15 MB: more than the kernel keeps
+				for i, c := range senders {
+					c.Send(t, map[string]any{"op": 3, "roomId": 1, "msg": text, "clientId": fmt.Sprint(sent + i)})
 				}
-				sender.Await(t, "ack", func(f testclient.Frame) bool { return f.Op() == 20 && f.Str("clientId") == fmt.Sprint(sent+24) })
+				for i, c := range senders {
+					c.Await(t, "ack", func(f testclient.Frame) bool { return f.Op() == 20 && f.Str("clientId") == fmt.Sprint(sent+i) })
+				}
 			}
 			if !closed() {
 				t.Fatalf("not closed, though %d messages wait for it", sent)

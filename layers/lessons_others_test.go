@@ -118,7 +118,7 @@ func TestLessonOpenIMSlowRedis(t *testing.T) {
 	var sending sync.WaitGroup
 	for i, c := range conns {
 		sending.Go(func() {
-			for n := range 50 {
+			for n := range 20 {
 				if err := c.TrySend(map[string]any{"op": 3, "roomId": 1, "msg": fmt.Sprint(i, " ", n)}); err != nil {
 					t.Error(err)
 				}

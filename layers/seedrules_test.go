@@ -123,6 +123,8 @@ func TestOkMeansStored(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
+	finish := sync.OnceFunc(func() { close(stop); sending.Wait() })
+	t.Cleanup(finish)
 	for sender := range 3 {
 		sending.Go(func() {
 			for n := 0; ; n++ {
@@ -150,8 +152,7 @@ func TestOkMeansStored(t *testing.T) {
 	database.Start(t)
 	before, _ := count()
 	eventually(t, "messages accepted again", func() bool { ok, _ := count(); return ok > before+10 })
-	close(stop)
-	sending.Wait()
+	finish()
 	for _, f := range ws.Frames() {
 		if f.Op() == 20 {
 			accepted["frame "+f.Str("clientId")] = true
