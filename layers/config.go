@@ -141,7 +141,7 @@ func Redacted(cfg Config) map[string]any { return config.Redacted(cfg) }
 
 // All are the layers in the order in which they start.
 func All() []string {
-	return []string{contract.LayerLogic, contract.LayerConnect, contract.LayerTask, contract.LayerAPI, contract.LayerSite}
+	return []string{contract.LayerLogic, contract.LayerTask, contract.LayerConnect, contract.LayerAPI, contract.LayerSite}
 }
 
 // needs are the settings without which a layer cannot work.

@@ -43,6 +43,8 @@ type process struct {
 	log    *slog.Logger
 	life   *lifecycle
 	bound  Addresses
+	// ownDatabase says that the database is this process's own, in the data directory of up.
+	ownDatabase bool
 
 	discovery *discovery.Client
 	member    *discovery.Membership
@@ -141,8 +143,8 @@ func (p *process) start(ctx context.Context) error {
 	}{
 		{p.has(contract.LayerLogic) || p.has(contract.LayerConnect) || p.has(contract.LayerTask) || p.has(contract.LayerAPI), p.startCluster},
 		{p.has(contract.LayerLogic), p.startLogic},
+		{p.has(contract.LayerTask), p.startTask}, // before connect, so that pushes go on while connect drains
 		{p.has(contract.LayerConnect), p.startConnect},
-		{p.has(contract.LayerTask), p.startTask},
 		{p.has(contract.LayerAPI), p.startAPI},
 		{p.has(contract.LayerSite), p.startSite},
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
@@ -61,9 +62,9 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err := p.server.ServeLogic(l, tel); err != nil {
 		return err
 	}
-	if p.bound.DemoUsers {
-		if err := l.MakeDemoUsers(ctx); err != nil {
-			return fmt.Errorf("make the demo users: %w", err)
+	if p.ownDatabase {
+		if err := p.demoUsers(ctx, l); err != nil {
+			return err
 		}
 	}
 	p.life.run("logic", l.Run)
@@ -71,6 +72,25 @@ func (p *process) startLogic(ctx context.Context) error {
 	if !p.has(contract.LayerConnect) {
 		return p.registerLast(ctx, contract.LayerLogic)
 	}
+	return nil
+}
+
+// demoUsers makes the demo users where nobody else can reach them, and refuses to serve them where others can.
+func (p *process) demoUsers(ctx context.Context, l *logic.Logic) error {
+	if p.cfg.onLoopback() {
+		if err := l.MakeDemoUsers(ctx); err != nil {
+			return fmt.Errorf("make the demo users: %w", err)
+		}
+	}
+	open, err := l.DemoUsers(ctx)
+	if err != nil {
+		return fmt.Errorf("look for demo users: %w", err)
+	}
+	if len(open) > 0 && !p.cfg.onLoopback() {
+		return fmt.Errorf("everybody knows the password of %s in this data directory: "+
+			"stay on loopback, or take another --data-dir", strings.Join(open, ", "))
+	}
+	p.bound.DemoUsers = len(open) > 0
 	return nil
 }
 
@@ -126,6 +146,7 @@ func (p *process) startConnect(ctx context.Context) error {
 		return err
 	}
 	if err := p.awaitNodes(ctx, "connect: logic", logics); err != nil {
+		_ = c.Close() // the other error is the one to tell
 		return err
 	}
 	p.bound.WebSocket, p.bound.TCP = c.WebSocketAddr(), c.TCPAddrs()
@@ -166,8 +187,8 @@ func (p *process) startTask(ctx context.Context) error {
 		return err
 	}
 	// Nobody calls a task: its address is where its operators find it.
-	if _, err := p.member.Register(ctx, contract.LayerTask, p.bound.Admin); err != nil {
-		return fmt.Errorf("register task: %w", err)
+	if err := p.makeKnown(ctx, contract.LayerTask, p.bound.Admin); err != nil {
+		return err
 	}
 	q, err := p.queue(ctx, contract.LayerTask, p.member.Partitions("deliveries", tasks), tel)
 	if err != nil {
@@ -179,6 +200,14 @@ func (p *process) startTask(ctx context.Context) error {
 	p.life.run("task", t.Run)
 	// Before the task drains: the others take its partitions while it does.
 	p.life.closing("task registration", p.leave(contract.LayerTask, 0))
+	return nil
+}
+
+// makeKnown registers a layer that no other layer calls, at the address where people find it.
+func (p *process) makeKnown(ctx context.Context, layer, addr string) error {
+	if _, err := p.member.Register(ctx, layer, addr); err != nil {
+		return fmt.Errorf("register %s: %w", layer, err)
+	}
 	return nil
 }
 
@@ -202,18 +231,27 @@ func (p *process) startAPI(ctx context.Context) error {
 		return err
 	}
 	p.bound.API = a.Addr()
+	if err := p.makeKnown(ctx, contract.LayerAPI, a.Addr()); err != nil {
+		_ = a.Close() // the other error is the one to tell
+		return err
+	}
 	p.life.run("api", a.Run)
 	return nil
 }
 
-func (p *process) startSite(context.Context) error {
+func (p *process) startSite(ctx context.Context) error {
 	tel, err := p.telemetry(contract.LayerSite)
 	if err != nil {
 		return err
 	}
 	s, err := site.New(p.cfg.Site, p.sitePorts(), tel)
 	if err != nil {
-		return fmt.Errorf("site: %w", err)
+		return err
+	}
+	if p.member != nil { // a site alone needs no etcd
+		if err := p.makeKnown(ctx, contract.LayerSite, s.Addr()); err != nil {
+			return err
+		}
 	}
 	p.bound.Page = s.Addr()
 	p.life.run("site", s.Run)

@@ -21,7 +21,8 @@ type UpOptions struct {
 
 // Up runs all layers in this process, with the etcd, the Redis and the database that they need: whatever the
 // configuration names none of lives in the process, with its data in DataDir. Sessions and what waits in the queue
-// are in memory and end with the process; users, rooms and messages stay, and undelivered work is in the outbox.
+// are in memory and end with the process; users, rooms and messages stay. A message that was queued and not pushed
+// when the process died is in the history, where its addressees find it.
 func Up(ctx context.Context, cfg Config, o UpOptions) error {
 	o.Layers = All()
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
@@ -70,9 +71,7 @@ func (p *process) embed(ctx context.Context, dir string) error {
 	}
 	if p.cfg.Database.URL == "" {
 		file := filepath.Join(dir, "gochat.db")
-		_, err := os.Stat(file)
-		// A known password may only be where nobody else can use it.
-		p.bound.DemoUsers = errors.Is(err, os.ErrNotExist) && p.cfg.onLoopback()
+		p.ownDatabase = true
 		p.cfg.Database.URL = "sqlite:" + file
 		if _, err := store.MigrateUp(ctx, p.cfg.Database); err != nil {
 			return fmt.Errorf("migrate %s: %w", file, err)

@@ -61,8 +61,8 @@ func TestUp(t *testing.T) {
 	}
 
 	second := up(t, dir, upConfig())
-	if second.DemoUsers {
-		t.Error("a second run told of demo users")
+	if !second.DemoUsers {
+		t.Error("a second run did not tell of the demo users that are there")
 	}
 	if _, status := login(t, second, own.Name, "secret-password"); status != http.StatusOK {
 		t.Errorf("a user of the first run cannot log in: status %d", status)
@@ -96,6 +96,35 @@ func TestNoDemoUsersBeyondLoopback(t *testing.T) {
 	}
 	if _, status := login(t, r, "demo", "111111"); status != http.StatusUnauthorized {
 		t.Errorf("login as demo: status %d, want 401", status)
+	}
+}
+
+// TestDemoUsersAreNotTakenBeyondLoopback: what was made on loopback may not be served to others later.
+func TestDemoUsersAreNotTakenBeyondLoopback(t *testing.T) {
+	dir := t.TempDir()
+	if err := up(t, dir, upConfig()).stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := upConfig()
+	cfg.API.Listen = ":0"
+	err := Up(t.Context(), cfg, UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: dir})
+	if err == nil || !strings.Contains(err.Error(), "demo, test, admin") {
+		t.Errorf("got %v, want an error that names the demo users", err)
+	}
+}
+
+// TestNoDemoUsersAmongOthers: a data directory that people have begun to use gets none.
+func TestNoDemoUsersAmongOthers(t *testing.T) {
+	dir := t.TempDir()
+	cfg := upConfig()
+	cfg.Site.Listen = ":0"
+	public := up(t, dir, cfg)
+	testclient.Register(t, public.api(), "own")
+	if err := public.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if r := up(t, dir, upConfig()); r.DemoUsers {
+		t.Error("demo users beside a user of one's own")
 	}
 }
 

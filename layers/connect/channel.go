@@ -44,8 +44,12 @@ func (t transport) frame(json []byte) []byte {
 }
 
 // lastFrame is why a connection ends: an error frame, and over websocket the close frame with the code's number.
-func (t transport) lastFrame(code contract.Code, message string) []byte {
-	last := t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))
+func (t transport) lastFrame(code contract.Code, message string, comeBack time.Duration) []byte {
+	var last []byte
+	if code == contract.Unavailable {
+		last = t.frame(wire.AppendGoingAway(nil, comeBack))
+	}
+	last = append(last, t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))...)
 	if t == webSocket {
 		last = wire.AppendControl(last, opClose, wire.ClosePayload(wire.CloseCode(code), string(code)))
 	}
@@ -224,6 +228,7 @@ func (c *channel) countQueued(bytes int) {
 type timeouts struct {
 	write  time.Duration // for a peer to take maxWrite bytes
 	linger time.Duration // for the last frames, and for the peer to close its side
+	packet time.Duration // for the rest of a packet or message that has begun: half of one holds memory
 }
 
 // maxWrite bounds one write of what waits, so that a peer that reads slowly, but reads, has time for it.
@@ -309,7 +314,7 @@ func (c *channel) endLocked(code contract.Code, message string) {
 	}
 	// Then the reader gives up and closes the socket, even if the writer hangs in a write.
 	_ = c.conn.SetReadDeadline(time.Now().Add(2 * c.srv.timeouts.linger))
-	c.enqueue(c.transport.lastFrame(code, message))
+	c.enqueue(c.transport.lastFrame(code, message, comeBack(c.number)))
 }
 
 // dropQueue drops what waits but the first keep. It is called with mu held.

@@ -64,6 +64,7 @@ type Connect struct {
 	mu       sync.Mutex
 	channels map[*channel]struct{} // all, authenticated or not
 	draining bool
+	ended    map[contract.SessionID]endedSession // lately
 }
 
 // New binds the listeners, so that the addresses are known; connections wait until Run serves them. self is this
@@ -76,7 +77,8 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		instance: rand.Text()[:12] + "-",
 		stopped:  make(chan struct{}),
 		channels: make(map[*channel]struct{}),
-		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second},
+		ended:    make(map[contract.SessionID]endedSession),
+		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
 	}
 	c.writers.New = func() any { return newWriter() }
 	c.buffers.New = func() any { b := make([]byte, 0, 2048); return &b }
@@ -215,7 +217,7 @@ func (c *Connect) admit(conn net.Conn, t transport, serve func(*channel)) {
 	}
 	c.mu.Unlock()
 	if refused {
-		turnAway(conn, t)
+		turnAway(conn, t, ch.number)
 	}
 }
 
@@ -326,6 +328,7 @@ func (c *Connect) CloseSessions(_ context.Context, r *contract.CloseSessionsRequ
 	for _, id := range r.Sessions {
 		ended[id] = struct{}{}
 	}
+	c.noteEnded(r.Sessions, r.Code) // before the look: a connection that is just authenticating is in no bucket yet
 	for _, b := range c.buckets {
 		for _, ch := range b.all() {
 			if _, ok := ended[ch.who.session]; ok {

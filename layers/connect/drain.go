@@ -4,7 +4,6 @@ import (
 	"net"
 	"time"
 
-	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 )
 
@@ -24,17 +23,11 @@ func (c *Connect) drain() {
 		if wait := time.Until(start.Add(pause * time.Duration(i))); wait > 0 {
 			time.Sleep(wait)
 		}
-		ch.goAway()
+		ch.end(contract.Unavailable, "the node is going away")
 	}
 }
 
-// goAway tells the client when to come back and closes.
-func (c *channel) goAway() {
-	c.send(wire.AppendGoingAway(nil, comeBack(c.number)))
-	c.end(contract.Unavailable, "the node is going away")
-}
-
-// Clients of a draining node come back each at its own moment, between these.
+// Clients that are sent away come back each at its own moment, between these.
 const (
 	comeBackFirst = 200 * time.Millisecond
 	comeBackLast  = 2 * time.Second
@@ -47,8 +40,8 @@ func comeBack(number uint64) time.Duration {
 }
 
 // turnAway tells a connection that was not admitted why, and closes it. It does not wait for the peer.
-func turnAway(conn net.Conn, t transport) {
+func turnAway(conn net.Conn, t transport, number uint64) {
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket takes this at once
-	_, _ = conn.Write(t.lastFrame(contract.Unavailable, "the node takes no more connections"))
+	_, _ = conn.Write(t.lastFrame(contract.Unavailable, "the node takes no more connections", comeBack(number)))
 	_ = conn.Close()
 }

@@ -158,8 +158,8 @@ func TestAfterDrain(t *testing.T) {
 	client, server := socketPair(t)
 	n.admit(server, tcp, func(*channel) { t.Error("a connection is served") })
 	p := &peer{transport: tcp, conn: client, r: bufio.NewReader(client)}
-	if got := p.rest(t, contract.Unavailable); len(got) != 0 {
-		t.Errorf("also got %v", got)
+	if got := p.rest(t, contract.Unavailable); len(got) != 1 || got[0].Op() != 23 {
+		t.Errorf("before the error: got %v, want when to come back", got)
 	}
 }
 

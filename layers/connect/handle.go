@@ -153,6 +153,9 @@ func (c *channel) authenticate(ctx context.Context, token string) error {
 	c.who, c.bucket = w, c.srv.bucketOf(w.user)
 	c.bucket.add(c)
 	c.authenticated.Store(true)
+	if code := c.srv.endedLately(w.session); code != "" { // after it was looked up, and before the bucket had it
+		c.end(code, endMessage(code))
+	}
 	return nil
 }
 

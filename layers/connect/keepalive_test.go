@@ -3,11 +3,14 @@ package connect
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
 )
@@ -19,8 +22,8 @@ func TestKeepAlive(t *testing.T) {
 	hello(t, n, answering, 2, 1)
 	hello(t, n, silent, 3, 1)
 	mute, _ := dialPeer(t, n, webSocket, 4)
-	if got := mute.rest(t, contract.Unavailable); len(got) != 0 {
-		t.Errorf("also got %v", got)
+	if got := mute.rest(t, contract.Unavailable); len(got) != 1 || got[0].Op() != 23 {
+		t.Errorf("before the error: got %v, want when to come back", got)
 	}
 	_ = mute.conn.Close()
 	eventually(t, "tcp pings", func() bool { return len(silent.Frames()) > 8 })
@@ -85,6 +88,44 @@ func TestAuthDeadlineWhileLogicIsAway(t *testing.T) {
 			t.Errorf("closed with %d, want 1012", got)
 		}
 	})
+}
+
+// TestHalfAPacket does not wait for ever for the rest of a packet, whoever sent its beginning; between packets it does.
+func TestHalfAPacket(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	n := startNode(t, obliging(), func(c *Connect) { c.timeouts.packet = limit })
+	conn, err := net.Dial("tcp", n.TCPAddrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetReadDeadline(time.Now().Add(testclient.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	idle := testclient.TCP(t, n.TCPAddrs()[0])
+	hello(t, n, idle, 2, 1)
+	write := func(b string) {
+		t.Helper()
+		if _, err := conn.Write([]byte(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ping := string(testclient.Packet([]byte(`{"op":10}`)))
+	write(ping + ping[:7]) // glued: the beginning of the second is read with the first
+	packets := wire.NewPacketReader(conn)
+	var got []string
+	for {
+		payload, err := packets.Next()
+		if err != nil {
+			break
+		}
+		got = append(got, string(payload))
+	}
+	if len(got) != 2 || !strings.Contains(got[1], "bad_request") {
+		t.Errorf("got %q, want a pong, then bad_request and the end", got)
+	}
+	time.Sleep(2 * limit)
+	settle(t, idle)
 }
 
 // ledger is a list of sessions that have ended.

@@ -41,15 +41,22 @@ func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int
 	left := replayTotal
 	conversations := slices.Sorted(maps.Keys(from))
 	for i, conversation := range conversations {
+		if c.isEnded() {
+			return nil
+		}
 		n, err := c.replayOne(ctx, conversation, from[conversation], left)
 		switch contract.CodeOf(err) {
 		case "":
 			left -= n
 		case contract.NotFound, contract.Forbidden:
-			c.refuse("", err) // of this conversation; the others go on
+			c.refuse("", err) // of this conversation, whose replay ends with nothing; the others go on
 			c.stopReplays(conversations[i : i+1])
+			c.send(wire.AppendReplayDone(nil, conversation, from[conversation]+1, from[conversation], false))
 		default:
 			c.stopReplays(conversations[i:])
+			for _, left := range conversations[i:] { // for the client to ask again
+				c.send(wire.AppendReplayDone(nil, left, from[left]+1, from[left], true))
+			}
 			return err
 		}
 	}

@@ -92,7 +92,7 @@ func TestResume(t *testing.T) {
 			[]object{{"conversation": "room:3", "from": 11, "to": 210, "more": true}}, map[contract.Conversation][]int64{"room:3": upTo(11, 210)}},
 		{"one that does not exist", object{"op": 12, "resume": object{"room:1": 4, "room:0x": 0}}, nil, nil},
 		{"one that is not there", object{"op": 12, "resume": object{"dm:5:6": 0, "room:1": 4}},
-			[]object{{"conversation": "room:1", "from": 5, "to": 5, "more": false}}, map[contract.Conversation][]int64{"room:1": {5}}},
+			[]object{{"conversation": "dm:5:6", "from": 1, "to": 0, "more": false}, {"conversation": "room:1", "from": 5, "to": 5, "more": false}}, map[contract.Conversation][]int64{"room:1": {5}}},
 	}
 	for _, each := range cases {
 		t.Run(each.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -52,11 +53,15 @@ func (c *Connect) acceptTCP(ctx context.Context, l net.Listener) error {
 func (c *Connect) serveTCP(ch *channel) {
 	deadline := c.authDeadline(ch)
 	defer deadline.Stop()
-	packets := wire.NewPacketReader(ch.conn)
+	begun := &begunReader{ch: ch}
+	packets := wire.NewPacketReader(begun)
 	for {
 		payload, err := packets.Next()
+		begun.whole(packets.Begun())
 		if bad := (*contract.Error)(nil); errors.As(err, &bad) {
 			ch.end(bad.Code, bad.Message)
+		} else if errors.Is(err, os.ErrDeadlineExceeded) && !ch.isEnded() {
+			ch.end(contract.BadRequest, "the rest of the packet did not come in time")
 		} else if err != nil {
 			return
 		}
@@ -67,6 +72,46 @@ func (c *Connect) serveTCP(ch *channel) {
 		ch.touch()
 		ch.handle(payload)
 	}
+}
+
+// begunReader gives whoever has begun a packet packetTimeout for the rest of it: half a packet holds memory.
+type begunReader struct {
+	ch    *channel
+	begun bool
+}
+
+func (r *begunReader) Read(b []byte) (int, error) {
+	n, err := r.ch.conn.Read(b)
+	if n > 0 && !r.begun {
+		r.begun = true
+		r.ch.readWithin(r.ch.srv.timeouts.packet)
+	}
+	return n, err
+}
+
+// whole is called when a packet has been read; with more, a part of the next one is there already.
+func (r *begunReader) whole(more bool) {
+	if r.begun {
+		r.ch.readWithin(0)
+	}
+	if r.begun = more; more {
+		r.ch.readWithin(r.ch.srv.timeouts.packet)
+	}
+}
+
+// readWithin bounds the reads of a message from now on; 0 takes the bound away. The bound that the end of the
+// connection has set stays.
+func (c *channel) readWithin(limit time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	var deadline time.Time
+	if limit > 0 {
+		deadline = time.Now().Add(limit)
+	}
+	_ = c.conn.SetReadDeadline(deadline) // a closed socket needs none
 }
 
 // rawConn is the socket below a connection.

@@ -126,6 +126,8 @@ func (c *Connect) readMessage(ch *channel, kind int, r io.Reader) error {
 		}
 	}()
 	into := bytes.NewBuffer((*buf)[:0])
+	ch.readWithin(c.timeouts.packet)
+	defer ch.readWithin(0)
 	if _, err := into.ReadFrom(io.LimitReader(r, wire.MaxFrame+1)); err != nil {
 		return err
 	}

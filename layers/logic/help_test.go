@@ -117,6 +117,7 @@ func (h *house) logic(t *testing.T, change ...func(*Config, *AuthConfig)) *Logic
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.told.send = l.Send
 	return l
 }
 
@@ -259,6 +260,12 @@ type recordedPeers struct {
 	closed map[contract.SessionID]contract.Code
 	left   []contract.NodeLeaveRoomRequest
 	forget func([]contract.SessionID) // also called, if set
+	send   func(context.Context, *contract.SendRequest) (*contract.Receipt, error)
+}
+
+// Send is what rpc does for the only node of the system: it calls that node, with what the caller knows.
+func (p *recordedPeers) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+	return p.send(ctx, r)
 }
 
 func (p *recordedPeers) ForgetSessions(_ context.Context, r *contract.ForgetSessionsRequest) (*contract.Empty, error) {

@@ -72,8 +72,9 @@ type Nodes interface {
 	Changed() <-chan struct{}
 }
 
-// Peers are all logic nodes, this one among them.
+// Peers are all logic nodes, this one among them. Send goes to the node that its conversation prefers.
 type Peers interface {
+	Send(context.Context, *contract.SendRequest) (*contract.Receipt, error)
 	ForgetSessions(context.Context, *contract.ForgetSessionsRequest) (*contract.Empty, error)
 }
 
@@ -162,12 +163,30 @@ func (l *Logic) Run(ctx context.Context) error {
 // demoPassword is known to everybody: the users are made only in a first run bound to loopback.
 const demoPassword = "111111"
 
-// MakeDemoUsers makes demo, test and admin in a store that has no users.
+func demoNames() []string { return []string{"demo", "test", "admin"} }
+
+// MakeDemoUsers makes those of demo, test and admin that are missing, in a store that has no other users.
 func (l *Logic) MakeDemoUsers(ctx context.Context) error {
-	if n, err := l.deps.Store.CountUsers(ctx); err != nil || n > 0 {
-		return err
+	users, err := l.deps.Store.CountUsers(ctx)
+	if err != nil {
+		return fmt.Errorf("count users: %w", err)
 	}
-	for _, name := range []string{"demo", "test", "admin"} {
+	var missing []string
+	for _, name := range demoNames() {
+		_, _, err := l.deps.Store.UserByName(ctx, name)
+		switch contract.CodeOf(err) {
+		case "":
+			users--
+		case contract.NotFound:
+			missing = append(missing, name)
+		default:
+			return fmt.Errorf("load user %s: %w", name, err)
+		}
+	}
+	if users > 0 {
+		return nil
+	}
+	for _, name := range missing {
 		hash, err := l.passwords.hash(ctx, demoPassword)
 		if err != nil {
 			return err
@@ -177,6 +196,28 @@ func (l *Logic) MakeDemoUsers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// DemoUsers answers which of demo, test and admin are open to everybody: by the password that everybody knows.
+func (l *Logic) DemoUsers(ctx context.Context) ([]string, error) {
+	var open []string
+	for _, name := range demoNames() {
+		_, hash, err := l.deps.Store.UserByName(ctx, name)
+		if contract.CodeOf(err) == contract.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("load user %s: %w", name, err)
+		}
+		same, err := l.passwords.verify(ctx, demoPassword, hash, func() error { return nil })
+		if err != nil {
+			return nil, err
+		}
+		if same {
+			open = append(open, name)
+		}
+	}
+	return open, nil
 }
 
 // now is the time as it is stored and sent: UTC in whole milliseconds.

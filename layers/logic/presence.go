@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,9 +74,25 @@ func (a *announcer) run(ctx context.Context) {
 		case <-a.wake:
 		case <-timer.C:
 		case <-ctx.Done():
+			a.last(context.WithoutCancel(ctx))
 			return
 		}
 		timer.Reset(a.round(ctx))
+	}
+}
+
+// last announces what has been gathered: those who told of it consider it done.
+func (a *announcer) last(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, announceLimit)
+	defer cancel()
+	a.mu.Lock()
+	rooms := slices.Collect(maps.Keys(a.dirty))
+	clear(a.dirty)
+	a.mu.Unlock()
+	for _, room := range rooms {
+		if _, err := a.announceNames(ctx, room); err != nil {
+			a.log.Warn("room not told who is online", "room", room, "err", err)
+		}
 	}
 }
 

@@ -100,7 +100,10 @@ func (l *Logic) LeaveRoom(ctx context.Context, r *contract.RoomRequest) (*contra
 	}
 	l.rooms.drop(r.Room, session.User)
 	if room.Private {
-		_, _ = l.deps.Connects.LeaveRoom(ctx, &contract.NodeLeaveRoomRequest{User: session.User, Room: r.Room})
+		// The membership has ended; a node that was not told still sends the room. The call may be repeated.
+		if _, err := l.deps.Connects.LeaveRoom(ctx, &contract.NodeLeaveRoomRequest{User: session.User, Room: r.Room}); err != nil {
+			return nil, fmt.Errorf("take connections out of the room: %w", err)
+		}
 	}
 	return &contract.Empty{}, nil
 }
@@ -132,6 +135,10 @@ func (l *Logic) EnterRoom(ctx context.Context, r *contract.RoomRequest) (*contra
 	room, err := l.rooms.enter(ctx, r.Room, session.User)
 	if err != nil {
 		return nil, err
+	}
+	if room.Private {
+		// Not from memory: the connection is in from then on, and a membership that ended a moment ago must not let it in.
+		return l.Room(ctx, r)
 	}
 	return &room, nil
 }

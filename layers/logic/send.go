@@ -27,6 +27,13 @@ func (l *Logic) send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 	if err != nil {
 		return nil, err
 	}
+	if r.To != 0 && r.From == 0 {
+		// The caller did not know which conversation this is, so any node may have got it. Two nodes that number one
+		// conversation at once would publish it out of order.
+		routed := *r
+		routed.From = session.User
+		return l.deps.Peers.Send(ctx, &routed)
+	}
 	if err := checkText(r); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ type parcel struct {
 const (
 	maxPush   = 500 // deliveries in one push; a single parcel may have more
 	pushPause = 100 * time.Millisecond
+	// A node that was passed over is given this long to show that it answers again: what is bound for others waits.
+	suspectTimeout = 250 * time.Millisecond
 )
 
 // send hands the parcel to the node's sender. It does not wait.
@@ -88,9 +90,13 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, n int, once bool) er
 		request.Deliveries = append(request.Deliveries, p.deliveries...)
 	}
 	t.m.batch.Observe(float64(n))
+	timeout := t.cfg.Timeout
+	if once {
+		timeout = min(timeout, suspectTimeout)
+	}
 	for start := time.Now(); ; time.Sleep(pushPause) {
 		// Not the handler's context: what is in flight is finished though the consumer drains.
-		ctx, cancel := context.WithTimeout(context.Background(), t.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		reply, err := t.connects.Push(ctx, node, request)
 		cancel()
 		if err == nil && len(reply.Results) != n {

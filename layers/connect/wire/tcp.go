@@ -74,6 +74,9 @@ func (p *PacketReader) Next() ([]byte, error) {
 	return packet[TCPHeader:len(packet):len(packet)], nil
 }
 
+// Begun reports whether a part of a packet is here that Next has not answered. It is for the goroutine that calls Next.
+func (p *PacketReader) Begun() bool { return p.start < p.end }
+
 // fill makes buf[start:end] at least n bytes long.
 func (p *PacketReader) fill(n int) error {
 	have := p.end - p.start

@@ -2,7 +2,8 @@ package rpc
 
 import (
 	"context"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"gochat/layers/internal/contract"
 )
@@ -29,16 +30,21 @@ func (c *Connect) LeaveRoom(ctx context.Context, r *contract.NodeLeaveRoomReques
 	return broadcast[contract.NodeLeaveRoomRequest](ctx, c.caller, "LeaveRoom", r)
 }
 
-// broadcast asks every node at once and answers when each has answered or failed, which is logged.
+// broadcast asks every node at once and answers when each has answered or failed, which is logged; one of the
+// failures is answered.
 func broadcast[A any](ctx context.Context, c *caller, method string, arg *A) (*contract.Empty, error) {
-	var wg sync.WaitGroup
+	var g errgroup.Group
 	for _, peer := range c.peers() {
-		wg.Go(func() {
-			if _, err := callPeer[A, contract.Empty](ctx, c, peer, method, arg); err != nil {
+		g.Go(func() error {
+			_, err := callPeer[A, contract.Empty](ctx, c, peer, method, arg)
+			if err != nil {
 				c.log.WarnContext(ctx, "node not told", "method", method, "node", peer.Ref.String(), "err", err)
 			}
+			return err
 		})
 	}
-	wg.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
 	return &contract.Empty{}, nil
 }

@@ -43,6 +43,7 @@ export class ApiError extends Error {
 const timeoutMs = 15_000
 const pageSize = 50
 const maxPage = 200
+const maxRoomPages = 25 // 5,000 rooms: more than a list is good for; search finds the rest
 
 /** The REST routes that the page uses. Every method rejects with an ApiError. */
 export class Rest {
@@ -76,10 +77,17 @@ export class Rest {
     return answer.conversations ?? []
   }
 
-  /** Rooms whose name contains the query; all that the user may see if it is empty. The first page. */
+  /** Rooms whose name contains the query; all that the user may see if it is empty. At most maxRoomPages pages. */
   async rooms(query: string): Promise<Room[]> {
-    const answer = await this.call<{ rooms?: Room[] | null }>('GET', `/v1/rooms?limit=${maxPage}&query=${encodeURIComponent(query)}`)
-    return answer.rooms ?? []
+    const rooms: Room[] = []
+    for (let page = 0; page < maxRoomPages; page++) {
+      const after = rooms.at(-1)?.id ?? 0
+      const answer = await this.call<{ rooms?: Room[] | null; more?: boolean }>(
+        'GET', `/v1/rooms?limit=${maxPage}&after=${after}&query=${encodeURIComponent(query)}`)
+      rooms.push(...(answer.rooms ?? []))
+      if (!answer.more || !answer.rooms?.length) break
+    }
+    return rooms
   }
 
   createRoom(name: string, isPrivate: boolean): Promise<Room> {
