@@ -33,6 +33,13 @@
 // the replay has reached what was withheld. So a client that names its last seq gets what followed, once and in
 // order. What is pushed later than a minute after it was replayed may come twice; the client drops it by its seq.
 //
+// # What may be lost
+//
+// A node that task could not reach for task's push_within, though it lives, has people to whom messages were not
+// pushed. They are told nothing of it: who resumes, or names what it has with a ping, finds them. Messages of one
+// conversation that two logic nodes accepted at the same moment, while nodes come or go, may be pushed in another
+// order than that of their seq.
+//
 // # Lock order
 //
 // Connect.mu, bucket.mu, channel.mu and registrar.mu each stand alone: whoever holds one takes no other. None is held
