@@ -3,16 +3,13 @@ package task
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gochat/layers/internal/contract"
-	"gochat/layers/internal/queue"
 	queueredis "gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/testdeps"
 	"gochat/observability"
