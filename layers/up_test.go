@@ -159,7 +159,7 @@ func TestRunChecksWhatItNeeds(t *testing.T) {
 		layers []string
 		want   []string
 	}{
-		{"none", nil, []string{"want one or more of logic, connect, task, api, site"}},
+		{"none", nil, []string{"want one or more of logic, task, connect, api, site"}},
 		{"unknown", []string{"logik"}, []string{`"logik" is none`}},
 		{"logic", []string{"logic"}, []string{"etcd.endpoints: not set, and logic needs it", "rpc.secret", "redis.addrs", "database.url"}},
 		{"api", []string{"api"}, []string{"etcd.endpoints: not set, and api needs it", "rpc.secret"}},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func TestConfig(t *testing.T) {
 		ok     bool
 	}{
 		{"defaults with an endpoint", func(*Config) {}, true},
-		{"no endpoint", func(c *Config) { c.Endpoints = nil }, false},
+		{"no endpoint, as for a process that needs none", func(c *Config) { c.Endpoints = nil }, true},
 		{"relative prefix", func(c *Config) { c.Prefix = "gochat" }, false},
 		{"prefix with a slash at the end", func(c *Config) { c.Prefix = "/gochat/" }, false},
 		{"no lease", func(c *Config) { c.LeaseTTL = 0 }, false},
@@ -219,6 +220,12 @@ func TestConfig(t *testing.T) {
 				t.Errorf("got %v, want ok %v", err, tt.ok)
 			}
 		})
+	}
+}
+
+func TestOpenWantsEndpoints(t *testing.T) {
+	if _, err := Open(Defaults(), observability.Discard()); err == nil || !strings.Contains(err.Error(), "endpoints") {
+		t.Errorf("got %v, want an error with endpoints", err)
 	}
 }
 

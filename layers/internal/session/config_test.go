@@ -18,7 +18,6 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		"addresses alone":        {Config{Addrs: one}, ""},
 		"sentinels":              {Config{Addrs: two, Master: "m", DB: 3}, ""},
-		"no address":             {Defaults(), "addrs"},
 		"negative database":      {Config{Addrs: one, DB: -1}, "db -1"},
 		"database of a cluster":  {Config{Addrs: two, DB: 1}, "db 1"},
 		"cluster with sentinels": {Config{Addrs: two, Master: "m", Cluster: true}, "cluster"},
@@ -38,6 +37,16 @@ func TestConfigValidate(t *testing.T) {
 				_ = s.Close()
 			}
 		})
+	}
+}
+
+// TestNoAddress is no fault of a configuration that nobody opens, and one of who opens it.
+func TestNoAddress(t *testing.T) {
+	if err := Defaults().Validate(); err != nil {
+		t.Errorf("validate: %v", err)
+	}
+	if _, err := Open(Defaults(), observability.Discard()); err == nil || !strings.Contains(err.Error(), "addrs") {
+		t.Errorf("open: got %v, want an error with addrs", err)
 	}
 }
 
