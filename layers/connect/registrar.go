@@ -249,11 +249,20 @@ func (r *registrar) step(ctx context.Context, look bool) error {
 		defer cancel()
 		there, err := r.routes.Registered(bounded, self)
 		if err != nil {
+			r.doubt()
 			return fmt.Errorf("look for routes: %w", err)
 		}
 		again = !there
 	}
 	return r.flush(ctx, self, again)
+}
+
+// doubt has everything written anew, and whoever arrives wait for it: what could not be reached may come back empty,
+// and a message that finds no route passes its people by.
+func (r *registrar) doubt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written = contract.NodeRef{}
 }
 
 func (r *registrar) life() contract.NodeRef {
@@ -294,6 +303,7 @@ func (r *registrar) flush(ctx context.Context, self contract.NodeRef, anew bool)
 	if err != nil {
 		maps.Copy(r.pending, pending)
 		maps.Copy(r.changed, changed)
+		r.written = contract.NodeRef{} // as in doubt
 		return fmt.Errorf("write routes: %w", err)
 	}
 	if anew {
