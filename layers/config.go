@@ -7,17 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
-	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/queue"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
@@ -52,52 +50,8 @@ type AdminConfig struct {
 	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
 }
 
-// QueueConfig is how deliveries travel from logic to task.
-type QueueConfig struct {
-	Driver     string        `koanf:"driver" doc:"redis"`
-	URL        string        `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db; empty takes the redis section's servers"`
-	Partitions int           `koanf:"partitions" doc:"how many ordered parts; the same in every process, never changed while items wait"`
-	MaxItems   int           `koanf:"max_items" doc:"items that may wait in one partition"`
-	Batch      int           `koanf:"batch" doc:"items that are handed over at once"`
-	Drain      time.Duration `koanf:"drain" doc:"for what is being handed over when the process stops"`
-}
-
-// DriverRedis is the queue driver on Redis Streams.
-const DriverRedis = "redis"
-
-// Validate reports what may not be.
-func (c QueueConfig) Validate() error {
-	if c.Driver != DriverRedis {
-		return config.Invalid("driver", c.Driver, DriverRedis)
-	}
-	if c.URL != "" {
-		if u, err := url.Parse(c.URL); err != nil || u.Scheme != "redis" || u.Host == "" {
-			return config.Invalid("url", "(not shown)", "redis://user:password@host:port/db")
-		}
-	}
-	redis := c.redis(session.Config{Addrs: []string{"host:1"}})
-	return redis.Validate()
-}
-
-// redis is the driver's configuration: the queue's own server, or the one that keeps the sessions.
-func (c QueueConfig) redis(shared session.Config) queueredis.Config {
-	r := queueredis.Config{
-		Addrs: shared.Addrs, MasterName: shared.Master, Username: shared.Username, Password: shared.Password, DB: shared.DB,
-		Partitions: c.Partitions, MaxItems: c.MaxItems, Batch: c.Batch, Drain: c.Drain,
-	}
-	if u, err := url.Parse(c.URL); err == nil && c.URL != "" {
-		password, _ := u.User.Password()
-		r.Addrs, r.MasterName = strings.Split(u.Host, ","), ""
-		r.Username, r.Password = u.User.Username(), password
-		r.DB = 0
-		_, _ = fmt.Sscanf(strings.Trim(u.Path, "/"), "%d", &r.DB) // no number is database 0
-	}
-	return r
-}
-
 // Defaults is the configuration that `gochat run` starts from.
 func Defaults() Config {
-	q := queueredis.DefaultConfig()
 	seen := observability.DefaultConfig()
 	return Config{
 		API:     api.Defaults(),
@@ -110,7 +64,7 @@ func Defaults() Config {
 		RPC:     rpc.Defaults(),
 		Etcd:    discovery.Defaults(),
 		Redis:   session.Defaults(),
-		Queue:   QueueConfig{Driver: DriverRedis, Partitions: q.Partitions, MaxItems: q.MaxItems, Batch: q.Batch, Drain: q.Drain},
+		Queue:   QueueConfig{Driver: DriverRedis, Config: queue.Defaults()},
 		Log:     seen.Log,
 		Trace:   seen.Trace,
 	}

@@ -12,7 +12,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
-	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/queue"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/session"
 	"gochat/observability"
@@ -241,15 +241,9 @@ func (p *process) awaitAndWatch(ctx context.Context, what string, ask func(conte
 	return nil
 }
 
-// queue opens a layer's own end of the queue.
-func (p *process) queue(ctx context.Context, layer string, owner *discovery.Partitions, tel observability.Telemetry) (*queueredis.Queue, error) {
-	var q *queueredis.Queue
-	var err error
-	if owner == nil {
-		q, err = queueredis.New(p.cfg.Queue.redis(p.cfg.Redis), nil, tel)
-	} else {
-		q, err = queueredis.New(p.cfg.Queue.redis(p.cfg.Redis), owner, tel)
-	}
+// queue opens a layer's own end of the queue. One that only publishes has no owner.
+func (p *process) queue(ctx context.Context, layer string, owner queue.Ownership, tel observability.Telemetry) (queue.Queue, error) {
+	q, err := p.cfg.Queue.open(p.cfg.Redis, owner, tel)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}

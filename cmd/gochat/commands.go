@@ -35,7 +35,7 @@ func command() *cobra.Command {
 	root.SetOut(os.Stdout)
 	root.PersistentFlags().String("config", "", "TOML file with settings (or "+configVariable+")")
 	root.PersistentFlags().StringArray("set", nil, "one setting as KEY=VALUE; may be given several times")
-	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), chatCommand(), versionCommand())
+	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), queueCommand(), chatCommand(), versionCommand())
 	return root
 }
 
@@ -215,6 +215,43 @@ func migrateCommand() *cobra.Command {
 		return err
 	})
 	return cmd
+}
+
+func queueCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "queue", Short: "Look into the queue: aside"}
+	aside := &cobra.Command{
+		Use:   "aside",
+		Short: "List the items that could not be handled and were set aside, latest first",
+		Long: "List the items that could not be handled and were set aside, latest first.\n\n" +
+			"Each is a delivery that every try has failed with. The message itself is stored: its receivers find it in the\n" +
+			"history, and their connections are given it by repair. Texts are not printed.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg := layers.Defaults()
+			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+				return err
+			}
+			limit, _ := cmd.Flags().GetInt("limit") // declared below
+			items, err := layers.QueueAside(cmd.Context(), cfg, limit)
+			if err != nil {
+				return err
+			}
+			return printAside(cmd.OutOrStdout(), items)
+		},
+	}
+	aside.Flags().Int("limit", 20, "how many at most")
+	cmd.AddCommand(aside)
+	return cmd
+}
+
+func printAside(w io.Writer, items []layers.AsideItem) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SET ASIDE\tPARTITION\tKEY\tBYTES\tTRACEPARENT\tREASON")
+	for _, a := range items {
+		reason, _, _ := strings.Cut(a.Reason, "\n") // a panic's stack is in the log
+		fmt.Fprintf(t, "%s\t%d\t%q\t%d\t%s\t%s\n", a.At.UTC().Format(time.RFC3339), a.Partition, a.Key, len(a.Body), a.Headers["traceparent"], reason)
+	}
+	return t.Flush()
 }
 
 func configCommand() *cobra.Command {

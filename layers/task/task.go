@@ -10,7 +10,7 @@
 //
 // An item is acknowledged when every node has answered its push, or has died, or could not be reached for
 // Config.PushWithin. The last leaves people on a node that lives but was cut off without the message: they find it
-// when they resume. A delivery whose form this process does not know is counted, logged and passed over.
+// when they resume. A delivery whose form this process does not know is one that the queue sets aside.
 package task
 
 import (
@@ -78,7 +78,6 @@ type Task struct {
 
 type metrics struct {
 	consumed   prometheus.Counter
-	malformed  prometheus.Counter
 	deliveries *prometheus.CounterVec
 	pushes     *prometheus.CounterVec
 	batch      prometheus.Histogram
@@ -94,7 +93,6 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 		byNode: make(map[contract.NodeRef]*sender),
 		m: &metrics{
 			consumed:  with.NewCounter(prometheus.CounterOpts{Name: "gochat_messages_consumed_total", Help: "Messages taken from the queue; one handed over again counts again."}),
-			malformed: with.NewCounter(prometheus.CounterOpts{Name: "gochat_deliveries_malformed_total", Help: "Queue items that are no delivery this process knows."}),
 			deliveries: with.NewCounterVec(prometheus.CounterOpts{
 				Name: "gochat_deliveries_total", Help: "Receivers of messages, by what became of them; offline counts addressees without a connection."}, []string{"outcome"}),
 			pushes: with.NewCounterVec(prometheus.CounterOpts{
@@ -123,9 +121,7 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 	for i := range items {
 		var d contract.Delivery
 		if err := d.Decode(items[i].Body); err != nil {
-			t.m.malformed.Inc()
-			t.tel.Log.ErrorContext(ctx, "queue item passed over", "key", items[i].Key, "bytes", len(items[i].Body), "err", err)
-			continue
+			return &contract.ItemError{Index: i, Err: err}
 		}
 		d.Traceparent = items[i].Headers[contract.HeaderTraceparent]
 		if d.Seq > 0 {

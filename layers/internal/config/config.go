@@ -75,6 +75,10 @@ func walk(v reflect.Value, prefix string) []field {
 	for i := range v.NumField() {
 		sf := v.Type().Field(i)
 		name := sf.Tag.Get("koanf")
+		if sf.Anonymous && name == "" && sf.IsExported() && sf.Type.Kind() == reflect.Struct {
+			fields = append(fields, walk(v.Field(i), prefix)...) // its settings are the section's own
+			continue
+		}
 		if name == "" || name == "-" {
 			continue
 		}

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -58,5 +59,16 @@ type Item struct {
 const HeaderTraceparent = "traceparent"
 
 // Handler is given items of one partition, in order. Nil acknowledges them all; after an error they are handed
-// over again, in order, before anything newer of that partition.
+// over again, in order, before anything newer of that partition. An ItemError names one that will never do.
 type Handler func(ctx context.Context, items []Item) error
+
+// ItemError says that none of the items was handled since one is itself at fault, as when it is malformed: it fails
+// whatever is tried. The queue sets it aside after some tries and goes on without it.
+type ItemError struct {
+	Index int // among the items handed over
+	Err   error
+}
+
+func (e *ItemError) Error() string { return fmt.Sprintf("item %d: %v", e.Index, e.Err) }
+
+func (e *ItemError) Unwrap() error { return e.Err }

@@ -8,6 +8,8 @@
 //     over in the order they arrived and goes back to the oldest unacknowledged one after any failure. An item may
 //     come twice, but never before one of the same key that was published earlier has been acknowledged.
 //   - Bounded. A partition that holds as many items as it may refuses more with ErrFull.
+//   - Unblocked. An item that is itself at fault is set aside after some tries, where people can look at it, and
+//     what follows goes on. A handler that fails for any other reason is asked for ever.
 //   - Patient. A broker that goes away, comes back, or comes back empty needs no restart of gochat.
 //
 // Order across a change of owner rests on Ownership: where two instances hold a partition at once, both may hand
@@ -30,7 +32,8 @@ type Item = contract.Item
 
 // Handler takes items of one partition, in order. Nil acknowledges them all. An error acknowledges none: they are
 // handed over again after a pause, in order, before anything newer of that partition. Calls for one partition
-// never overlap, calls for different partitions do. The items belong to the handler.
+// never overlap, calls for different partitions do. The items belong to the handler. An ItemError says which item is
+// at fault; a panic, that one is: see Readings.HandOver.
 //
 // The handler's ctx outlives Consume's, so that work in flight can be finished, and ends when the driver's bound
 // on draining has passed. It carries the values of the ctx that Ownership gave.
@@ -49,11 +52,22 @@ type Queue interface {
 	Consume(ctx context.Context, h Handler) error
 	// Stats answers for every partition, in order.
 	Stats(ctx context.Context) (Stats, error)
+	// SetAside answers the items that were set aside last, latest first, at most limit.
+	SetAside(ctx context.Context, limit int) ([]Aside, error)
 	// Ping says why the queue cannot do its work now, nil if it can.
 	Ping(ctx context.Context) error
 	// Close releases the connections. Call it after Consume has returned: before, it has the effect of a crash, and
 	// what handlers hold stays unacknowledged.
 	Close() error
+}
+
+// Aside is an item that could not be handled and is kept for people to look at. A driver keeps at least the last 100
+// of each partition.
+type Aside struct {
+	Item
+	Partition int
+	Reason    string
+	At        time.Time
 }
 
 // Stats is what the queue holds.

@@ -12,7 +12,7 @@ type Harness struct {
 	// New makes a further instance on the broker, publisher or consumer. All instances share one Ownership. Closing
 	// it is the test's.
 	New func(t *testing.T) queue.Queue
-	// Partitions is how many the instances use, at least 2.
+	// Partitions is how many the instances use, at least 2; their Tries are fewer than 8.
 	Partitions int
 	// Bound is how many items a partition may hold, at least 2,500; 0 if the driver has no bound.
 	Bound int
@@ -38,6 +38,8 @@ func Exercise(t *testing.T, factory func(t *testing.T) Harness) {
 		{"consumers come and go", true, testRebalance},
 		{"drain", true, testDrain},
 		{"drain is bounded by the handler's context", true, testDrainEnds},
+		{"an item at fault", true, testFaultyItem},
+		{"an outage of what the handler rests on", true, testOutage},
 		{"full", is.Bound > 0, testFull},
 		{"stats", true, testStats},
 		{"the broker restarts", is.Stop != nil, testRestart},

@@ -14,12 +14,6 @@ import (
 	"gochat/layers/internal/queue"
 )
 
-// The pause after a failure doubles from the first to the second.
-const (
-	minPause = 50 * time.Millisecond
-	maxPause = 2 * time.Second
-)
-
 // Consume implements queue.Queue.
 func (q *Queue) Consume(ctx context.Context, h queue.Handler) error {
 	if q.ownership == nil {
@@ -27,7 +21,7 @@ func (q *Queue) Consume(ctx context.Context, h queue.Handler) error {
 	}
 	sampling, stop := context.WithCancel(ctx)
 	var sampler sync.WaitGroup
-	sampler.Go(func() { q.sample(sampling) })
+	sampler.Go(func() { q.readings.Sample(sampling, q.stats) })
 	err := q.ownership.Run(ctx, q.cfg.Partitions, func(ctx context.Context, p int) error {
 		q.consume(ctx, p, h)
 		return nil
@@ -51,47 +45,12 @@ type reader struct {
 
 // consume returns once ctx has ended and the handler has returned.
 func (q *Queue) consume(ctx context.Context, p int, h queue.Handler) {
-	q.own(p)
-	defer q.disown(p)
-	work, release := drainable(ctx, q.cfg.Drain)
+	q.readings.Begin(p)
+	defer q.readings.End(p)
+	work, release := queue.Drainable(ctx, q.cfg.Drain)
 	defer release()
 	r := &reader{Queue: q, partition: p, stream: q.streams[p], handler: h}
-	pause := minPause
-	for ctx.Err() == nil {
-		if r.step(work) {
-			pause = minPause
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, maxPause)
-	}
-}
-
-// drainable is a context for work in flight: it has ctx's values and ends limit later than ctx. release ends it and
-// waits for what watches over it.
-func drainable(ctx context.Context, limit time.Duration) (work context.Context, release func()) {
-	// Not ended by ctx: its end starts the drain.
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-work.Done():
-			return
-		}
-		select {
-		case <-time.After(limit):
-			cancel()
-		case <-work.Done():
-		}
-	})
-	return work, func() {
-		cancel()
-		watch.Wait()
-	}
+	queue.Repeat(ctx, func() bool { return r.step(work) })
 }
 
 // step goes once from pending to ack, see the package's description. It is false if something failed, which has
@@ -100,31 +59,39 @@ func (r *reader) step(work context.Context) bool {
 	if len(r.handled) > 0 {
 		return r.ack(work)
 	}
-	items, ids, err := r.read(work)
+	batch, err := r.read(work)
 	if missing(err) {
 		err = r.createGroup(work)
 	}
-	r.reached(r.partition, opRead, err)
+	r.readings.Reached(r.partition, queue.OpRead, err)
 	if err != nil {
 		return false
 	}
-	if len(items) > 0 {
-		if err := r.handler(work, items); err != nil {
-			r.metrics.failed(opHandle)
-			r.log.Warn("deliveries failed and will be handed over again",
-				"partition", r.partition, "items", len(items), "attempt", items[0].Attempt, "err", err)
-			return false
+	done := 0
+	if len(batch.items) > 0 {
+		done, err = r.readings.HandOver(work, r.partition, r.handler, batch.items, r.setAside)
+	}
+	for _, m := range batch.foreign {
+		if asideErr := r.setForeignAside(work, m); asideErr == nil {
+			r.handled = append(r.handled, m.ID)
+		} else if err == nil {
+			err = asideErr
 		}
-		r.metrics.consumed.Add(float64(len(items)))
 	}
-	if r.handled = ids; len(ids) == 0 {
-		return true
-	}
-	return r.ack(work)
+	r.handled = append(r.handled, batch.ids[:done]...)
+	acked := len(r.handled) == 0 || r.ack(work)
+	return acked && err == nil
 }
 
-// read answers what is pending, else what is new. There may be more ids to acknowledge than items.
-func (r *reader) read(work context.Context) ([]queue.Item, []string, error) {
+// entries are what one read has got.
+type entries struct {
+	items   []queue.Item
+	ids     []string           // of the items
+	foreign []goredis.XMessage // what is no item of ours
+}
+
+// read answers what is pending, else what is new.
+func (r *reader) read(work context.Context) (entries, error) {
 	ctx, cancel := context.WithTimeout(work, opTimeout)
 	defer cancel()
 	messages, attempts, err := r.readPending(ctx)
@@ -132,27 +99,21 @@ func (r *reader) read(work context.Context) ([]queue.Item, []string, error) {
 		messages, err = r.readNew(ctx)
 	}
 	if err != nil {
-		return nil, nil, err
+		return entries{}, err
 	}
-	items := make([]queue.Item, 0, len(messages))
-	ids := make([]string, 0, len(messages))
+	var e entries
 	for _, m := range messages {
-		ids = append(ids, m.ID)
 		item, err := decode(m)
 		if err != nil {
-			// It would fail for ever and block the partition: it is not ours, or someone has deleted it.
-			r.metrics.failed(opDecode)
-			r.log.Error("entry is not a delivery and is removed", "stream", r.stream, "id", m.ID, "err", err)
+			r.log.Error("entry is not a delivery", "stream", r.stream, "id", m.ID, "err", err)
+			r.readings.Metrics.Failed(queue.OpDecode)
+			e.foreign = append(e.foreign, m)
 			continue
 		}
-		item.Attempt = max(1, attempts[m.ID])
-		if item.Attempt > 1 {
-			r.metrics.redelivered.Inc()
-			r.redelivered[r.partition].Add(1)
-		}
-		items = append(items, item)
+		r.readings.CountAttempt(r.partition, &item, attempts[m.ID])
+		e.items, e.ids = append(e.items, item), append(e.ids, m.ID)
 	}
-	return items, ids, nil
+	return e, nil
 }
 
 // readPending answers the oldest items that were read and not acknowledged, and how often each was read.
@@ -217,7 +178,7 @@ func (r *reader) ack(work context.Context) bool {
 		pipe.XDel(ctx, r.stream, r.handled...)
 		return nil
 	})
-	r.reached(r.partition, opAck, err)
+	r.readings.Reached(r.partition, queue.OpAck, err)
 	if err != nil {
 		return false
 	}

@@ -65,15 +65,15 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 		added, err := b.cmd.Int()
 		switch {
 		case err != nil:
-			q.metrics.failed(opPublish)
+			q.readings.Metrics.Failed(queue.OpPublish)
 			if failed == nil {
 				failed = fmt.Errorf("publish to partition %d: %w", b.partition, err)
 			}
 		case added == 0:
-			q.metrics.failed(opFull)
+			q.readings.Metrics.Failed(queue.OpFull)
 			full = append(full, b.partition)
 		default:
-			q.metrics.published.Add(float64(b.items()))
+			q.readings.Metrics.Published.Add(float64(b.items()))
 		}
 	}
 	if len(full) > 0 {

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -32,15 +30,10 @@ type Queue struct {
 	cfg       Config
 	ownership queue.Ownership
 	log       *slog.Logger
-	metrics   *metrics
+	readings  *queue.Readings
 	client    goredis.UniversalClient
 	script    *goredis.Script
 	streams   []string // by partition
-
-	redelivered []atomic.Int64 // by partition
-
-	mu    sync.Mutex
-	owned map[int]error // the partitions read here, and why the last attempt to reach Redis for each failed
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -52,13 +45,11 @@ func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Q
 		return nil, fmt.Errorf("redis queue: %w", err)
 	}
 	q := &Queue{
-		cfg:         cfg,
-		ownership:   ownership,
-		log:         tel.Log,
-		metrics:     newMetrics(tel.Metrics),
-		script:      goredis.NewScript(publishScript),
-		redelivered: make([]atomic.Int64, cfg.Partitions),
-		owned:       make(map[int]error),
+		cfg:       cfg,
+		ownership: ownership,
+		log:       tel.Log,
+		readings:  queue.NewReadings(cfg.Config, tel),
+		script:    goredis.NewScript(publishScript),
 		client: goredis.NewUniversalClient(&goredis.UniversalOptions{
 			Addrs:      slices.Clone(cfg.Addrs), // a Cluster client appends to it
 			MasterName: cfg.MasterName,
@@ -91,50 +82,11 @@ func (q *Queue) Ping(ctx context.Context) error {
 	if err := q.client.Ping(ctx).Err(); err != nil {
 		return fmt.Errorf("ping redis: %w", err)
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for p, err := range q.owned {
-		if err != nil {
-			return fmt.Errorf("partition %d: %w", p, err)
-		}
-	}
-	return nil
+	return q.readings.Failing()
 }
 
 // Close implements queue.Queue.
 func (q *Queue) Close() error { return q.client.Close() }
-
-// own and disown bracket the time that this instance reads a partition.
-func (q *Queue) own(p int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.owned[p] = nil
-}
-
-func (q *Queue) disown(p int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.owned, p)
-	q.metrics.forget(p)
-}
-
-// reached keeps the outcome of an operation on an owned partition for Ping. It logs when the outcome changes, not
-// at every attempt.
-func (q *Queue) reached(p int, op string, err error) {
-	q.mu.Lock()
-	before := q.owned[p]
-	q.owned[p] = err
-	q.mu.Unlock()
-	if err != nil {
-		q.metrics.failed(op)
-	}
-	switch {
-	case err != nil && before == nil:
-		q.log.Warn("queue partition cannot be reached", "partition", p, "op", op, "err", err)
-	case err == nil && before != nil:
-		q.log.Info("queue partition is reached again", "partition", p)
-	}
-}
 
 // missing is true if err says that the stream or its group is not there: Redis is new, or was wiped.
 func missing(err error) bool {

@@ -1,0 +1,80 @@
+package layers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"gochat/layers/internal/config"
+	"gochat/layers/internal/queue"
+	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/session"
+	"gochat/observability"
+)
+
+// QueueConfig is how deliveries travel from logic to task.
+type QueueConfig struct {
+	Driver string `koanf:"driver" doc:"redis"`
+	URL    string `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db; empty takes the redis section's servers"`
+	queue.Config
+}
+
+// DriverRedis is the queue driver on Redis Streams.
+const DriverRedis = "redis"
+
+// Validate reports what may not be.
+func (c QueueConfig) Validate() error {
+	var errs []error
+	switch c.Driver {
+	case DriverRedis:
+		if c.URL != "" {
+			errs = append(errs, c.checkURL("redis", "redis://user:password@host:port/db"))
+		}
+	default:
+		errs = append(errs, config.Invalid("driver", c.Driver, DriverRedis))
+	}
+	return errors.Join(append(errs, c.Config.Validate())...)
+}
+
+func (c QueueConfig) checkURL(scheme, want string) error {
+	if u, err := url.Parse(c.URL); err != nil || u.Scheme != scheme || u.Host == "" {
+		return config.Invalid("url", "(not shown)", want)
+	}
+	return nil
+}
+
+// open makes an instance of the driver. An instance that only publishes has no owner.
+func (c QueueConfig) open(shared session.Config, owner queue.Ownership, tel observability.Telemetry) (queue.Queue, error) {
+	return queueredis.New(c.redis(shared), owner, tel)
+}
+
+// redis is the driver's configuration: the queue's own server, or the one that keeps the sessions.
+func (c QueueConfig) redis(shared session.Config) queueredis.Config {
+	r := queueredis.Config{
+		Config: c.Config,
+		Addrs:  shared.Addrs, MasterName: shared.Master, Username: shared.Username, Password: shared.Password, DB: shared.DB,
+	}
+	if u, err := url.Parse(c.URL); err == nil && c.URL != "" {
+		password, _ := u.User.Password()
+		r.Addrs, r.MasterName = strings.Split(u.Host, ","), ""
+		r.Username, r.Password = u.User.Username(), password
+		r.DB = 0
+		_, _ = fmt.Sscanf(strings.Trim(u.Path, "/"), "%d", &r.DB) // no number is database 0
+	}
+	return r
+}
+
+// AsideItem is a queue item that could not be handled and was set aside.
+type AsideItem = queue.Aside
+
+// QueueAside answers the queue items that were set aside last, latest first, at most limit.
+func QueueAside(ctx context.Context, cfg Config, limit int) ([]AsideItem, error) {
+	q, err := cfg.Queue.open(cfg.Redis, nil, observability.Discard())
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	items, err := q.SetAside(ctx, limit)
+	return items, errors.Join(err, q.Close())
+}
