@@ -328,10 +328,9 @@ func TestDeadlineEnds(t *testing.T) {
 		const limit = 500 * time.Millisecond
 		n := startNode(t, obliging(), func(c *Connect) { c.timeouts.write = limit })
 		p, ch := dialPeer(t, n, tr, 2)
-		big := note("dm:1:2", 1, strings.Repeat("w", 16_000))
 		queuing := 0
-		for range 6 {
-			queuing += n.push(t, big).Queued
+		for seq := range int64(6) {
+			queuing += n.push(t, note("dm:1:2", seq+1, strings.Repeat("w", 16_000))).Queued
 		}
 		if queuing == 0 {
 			t.Fatal("nothing had to wait: the sockets are too large for this test")
@@ -347,11 +346,11 @@ func TestDeadlineEnds(t *testing.T) {
 			return !ch.writing
 		})
 		time.Sleep(limit + limit/4)
-		if got := n.push(t, note("dm:1:2", 4, "late")); got.Written != 1 {
+		if got := n.push(t, note("dm:1:2", 7, "late")); got.Written != 1 {
 			t.Errorf("got %+v, want it written", got)
 		}
-		if f, err := p.next(); err != nil || f.Int("seq") != 4 {
-			t.Errorf("got %v, %v, want seq 4", f, err)
+		if f, err := p.next(); err != nil || f.Int("seq") != 7 {
+			t.Errorf("got %v, %v, want seq 7", f, err)
 		}
 	})
 }

@@ -21,6 +21,7 @@ type Config struct {
 	Ping       time.Duration   `koanf:"ping" doc:"time between two pings to a connection"`
 	Check      time.Duration   `koanf:"session_check" doc:"time between two checks that a connection's session has not ended"`
 	Refresh    time.Duration   `koanf:"refresh" doc:"time between two looks whether the routes are still there"`
+	Repair     time.Duration   `koanf:"repair" doc:"time between two looks whether a message was missed; one that was is found within two"`
 	Drain      time.Duration   `koanf:"drain" doc:"when stopping, clients are told to go spread over this time"`
 	Timeout    time.Duration   `koanf:"timeout" doc:"deadline of each call to logic"`
 }
@@ -48,6 +49,7 @@ func Defaults() Config {
 		Ping:       54 * time.Second,
 		Check:      30 * time.Second,
 		Refresh:    time.Second,
+		Repair:     3 * time.Second,
 		Drain:      2 * time.Second,
 		Timeout:    5 * time.Second,
 	}
@@ -71,6 +73,7 @@ func (c Config) Validate() error {
 	want(c.Ping >= time.Second, "ping: %v: want 1s or more", c.Ping)
 	want(c.Check >= 100*time.Millisecond, "session_check: %v: want 100ms or more", c.Check)
 	want(c.Refresh >= 100*time.Millisecond, "refresh: %v: want 100ms or more", c.Refresh)
+	want(c.Repair >= 10*time.Millisecond, "repair: %v: want 10ms or more", c.Repair)
 	want(c.Drain >= 0, "drain: %v: want 0s or more", c.Drain)
 	want(c.Timeout >= 100*time.Millisecond, "timeout: %v: want 100ms or more", c.Timeout)
 	return errors.Join(errs...)

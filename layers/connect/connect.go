@@ -32,6 +32,8 @@ type Logic interface {
 	Send(context.Context, *contract.SendRequest) (*contract.Receipt, error)
 	History(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
 	Heads(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
+	ConversationHeads(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error)
+	Deliveries(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error)
 	Inbox(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
 	MarkRead(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
 	Typing(context.Context, *contract.TypingRequest) (*contract.Empty, error)
@@ -49,6 +51,7 @@ type Connect struct {
 
 	buckets   []*bucket
 	registrar *registrar
+	sequencer *sequencer
 	http      *httpd.Server
 	tcp       []net.Listener
 	writers   sync.Pool // *writer, for frames that answer one connection
@@ -89,6 +92,14 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		_, err := logic.PresenceChanged(ctx, &contract.PresenceChangedRequest{Rooms: rooms})
 		return err
 	}
+	head := func(ctx context.Context, conversation contract.Conversation) (int64, error) {
+		reply, err := logic.ConversationHeads(ctx, &contract.ConversationHeadsRequest{Conversations: []contract.Conversation{conversation}})
+		if err != nil {
+			return 0, err
+		}
+		return reply.Heads[conversation], nil
+	}
+	c.sequencer = newSequencer(head)
 	c.registrar = newRegistrar(cfg, routes, self, tell, c.m, tel.Log)
 	if err := c.listen(); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -148,6 +159,8 @@ func (c *Connect) Run(ctx context.Context) error {
 	inner.Go(func() { c.registrar.run(working) })
 	inner.Go(func() { c.keepAlive(working) })
 	inner.Go(func() { c.checkSessions(working) })
+	inner.Go(func() { c.repairMissed(working) })
+	inner.Go(func() { c.compareHeads(working) })
 	defer func() {
 		stop()
 		inner.Wait()
@@ -229,9 +242,9 @@ func (c *Connect) dismiss(ch *channel) {
 	ch.mu.Unlock()
 	if ch.bucket != nil {
 		for _, room := range ch.bucket.remove(ch) {
-			c.registrar.depart(ch.who, room)
+			c.depart(ch.who, room)
 		}
-		c.registrar.depart(ch.who, 0)
+		c.depart(ch.who, 0)
 	}
 	_ = ch.conn.Close()
 	c.mu.Lock()
@@ -255,34 +268,86 @@ var errStopped = contract.Errorf(contract.Unavailable, "the node has stopped")
 // Push implements contract.Connect: it returns once every bucket has done its part, or ctx has ended, or the node
 // has stopped. After an error the frames may still go out.
 func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.PushReply, error) {
-	deliveries := make([]delivery, len(r.Deliveries))
-	perBucket := make([][]work, len(c.buckets))
-	for i := range r.Deliveries {
-		d := &deliveries[i]
-		d.Delivery = &r.Deliveries[i]
-		d.frame = newFrame(d.Frame)
+	absent := make([][]contract.UserID, len(r.Deliveries))
+	results, err := c.deliver(ctx, r.Deliveries, func(p *push) {
+		for i, d := range p.deliveries {
+			if d.Room != 0 {
+				if c.sequencer.admitRoom(d.Delivery) {
+					p.toRoom(d)
+				}
+				continue
+			}
+			for _, user := range d.Users {
+				goes, here := c.sequencer.admitUser(d.Delivery, user)
+				if goes {
+					p.toUser(d, user)
+				}
+				if !here {
+					absent[i] = append(absent[i], user)
+				}
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range results {
+		results[i].Absent = absent[i]
+	}
+	return &contract.PushReply{Results: results}, nil
+}
+
+// push is deliveries on their way into the buckets.
+type push struct {
+	*Connect
+	deliveries []*delivery
+	perBucket  [][]work
+}
+
+func (p *push) toRoom(d *delivery) {
+	for b := range p.perBucket {
+		p.perBucket[b] = append(p.perBucket[b], work{delivery: d})
+	}
+}
+
+func (p *push) toUser(d *delivery, user contract.UserID) {
+	b := p.bucketNumber(user)
+	p.perBucket[b] = append(p.perBucket[b], work{d, user})
+}
+
+// deliver lets admit say which deliveries go where, hands them to the buckets before any other deliveries, and
+// answers what became of each once the buckets have done their part. After an error the frames may still go out.
+func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, admit func(*push)) ([]contract.PushResult, error) {
+	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
+	for i := range deliveries {
+		d := &delivery{Delivery: &deliveries[i], frame: newFrame(deliveries[i].Frame)}
 		if number, own := strings.CutPrefix(string(d.Except), c.instance); own {
 			d.except, _ = strconv.ParseUint(number, 10, 64) // 0 excepts nobody
 		}
-		if d.Room != 0 {
-			for b := range perBucket {
-				perBucket[b] = append(perBucket[b], work{delivery: d})
-			}
-			continue
-		}
-		for _, user := range d.Users {
-			b := c.bucketNumber(user)
-			perBucket[b] = append(perBucket[b], work{d, user})
+		p.deliveries[i] = d
+	}
+	done := make(chan struct{}, len(c.buckets))
+	c.sequencer.mu.Lock()
+	admit(p)
+	jobs, err := c.hand(p.perBucket, done)
+	c.sequencer.mu.Unlock()
+	for err == nil && jobs > 0 {
+		select {
+		case <-done:
+			jobs--
+		case <-c.stopped:
+			err = errStopped
+		case <-ctx.Done():
+			err = fmt.Errorf("wait for bucket: %w", ctx.Err())
 		}
 	}
-	if err := c.work(ctx, perBucket); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	reply := &contract.PushReply{Results: make([]contract.PushResult, len(deliveries))}
-	for i := range deliveries {
-		d := &deliveries[i]
+	results := make([]contract.PushResult, len(deliveries))
+	for i, d := range p.deliveries {
 		n := func(o outcome) int { return int(d.counts[o].Load()) }
-		reply.Results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone)}
+		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone)}
 		for o, count := range c.m.deliveries {
 			count.Add(float64(n(outcome(o))))
 		}
@@ -290,12 +355,12 @@ func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.
 			c.m.seconds.Observe(time.Since(d.AcceptedAt).Seconds())
 		}
 	}
-	return reply, nil
+	return results, nil
 }
 
-// work hands each bucket its part and waits until all have done theirs. After an error some may have.
-func (c *Connect) work(ctx context.Context, perBucket [][]work) error {
-	done := make(chan struct{}, len(perBucket))
+// hand gives each bucket its part, and answers how many have one. It waits for buckets that are behind, whatever
+// the caller's patience: what was let through counts as pushed from then on.
+func (c *Connect) hand(perBucket [][]work, done chan<- struct{}) (int, error) {
 	jobs := 0
 	for b, w := range perBucket {
 		if len(w) == 0 {
@@ -305,21 +370,27 @@ func (c *Connect) work(ctx context.Context, perBucket [][]work) error {
 		case c.buckets[b].jobs <- &job{w, done}:
 			jobs++
 		case <-c.stopped:
-			return errStopped
-		case <-ctx.Done():
-			return fmt.Errorf("hand to bucket: %w", ctx.Err())
+			return jobs, errStopped
 		}
 	}
-	for range jobs {
-		select {
-		case <-done:
-		case <-c.stopped:
-			return errStopped
-		case <-ctx.Done():
-			return fmt.Errorf("wait for bucket: %w", ctx.Err())
-		}
+	return jobs, nil
+}
+
+// arrive and depart bracket the time that a connection of the user is here, or with a room in the room.
+func (c *Connect) arrive(ctx context.Context, w *who, room contract.RoomID) error {
+	if err := c.sequencer.arrive(ctx, w.user, room); err != nil {
+		return err
+	}
+	if err := c.registrar.arrive(ctx, w, room); err != nil {
+		c.sequencer.depart(w.user, room)
+		return err
 	}
 	return nil
+}
+
+func (c *Connect) depart(w *who, room contract.RoomID) {
+	c.registrar.depart(w, room)
+	c.sequencer.depart(w.user, room)
 }
 
 // CloseSessions implements contract.Connect.

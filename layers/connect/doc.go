@@ -33,15 +33,24 @@
 // the replay has reached what was withheld. So a client that names its last seq gets what followed, once and in
 // order. What is pushed later than a minute after it was replayed may come twice; the client drops it by its seq.
 //
+// # Order and repair
+//
+// The sequencer knows how far each conversation has come on this node: of a room from before its route is written,
+// of a direct conversation from the first message pushed. A message that was pushed here before is dropped. One that
+// skips ahead, as after a push that was missed, waits: everything from the hole on is fetched from logic and pushed in
+// order. Every few seconds the heads of the conversations are compared with logic's, and what logic had at the last
+// comparison and has still not come is fetched too. So each connection sees each conversation in the order of seq,
+// without a hole, from where its replay, or its entering, left off, whatever task pushes in whatever order.
+//
 // # What may be lost
 //
-// A node that task could not reach for task's push_within, though it lives, has people to whom messages were not
-// pushed. They are told nothing of it: who resumes, or names what it has with a ping, finds them. Messages of one
-// conversation that two logic nodes accepted at the same moment, while nodes come or go, may be pushed in another
-// order than that of their seq.
+// A direct message whose push was missed, to someone who has had none of that conversation since connecting, and
+// whom no further one follows: it is found by who resumes, or names what it has with a ping. Task keeps such messages
+// for a node that it passed over, so both it and task have to fail.
 //
 // # Lock order
 //
 // Connect.mu, bucket.mu, channel.mu and registrar.mu each stand alone: whoever holds one takes no other. None is held
-// over I/O, but for channel.mu over the non-blocking write.
+// over I/O, but for channel.mu over the non-blocking write. sequencer.mu is held while deliveries are handed to the
+// buckets' queues, whose workers never take it.
 package connect

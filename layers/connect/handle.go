@@ -147,7 +147,7 @@ func (c *channel) authenticate(ctx context.Context, token string) error {
 		return err
 	}
 	w := &who{user: identity.User, name: identity.Name, session: identity.Session}
-	if err := c.srv.registrar.arrive(ctx, w, 0); err != nil {
+	if err := c.srv.arrive(ctx, w, 0); err != nil {
 		return err
 	}
 	c.who, c.bucket = w, c.srv.bucketOf(w.user)
@@ -176,11 +176,11 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 	if rooms >= maxRooms {
 		return contract.Errorf(contract.TooLarge, "want at most %d rooms on one connection", maxRooms)
 	}
-	if err := c.srv.registrar.arrive(ctx, c.who, id); err != nil {
+	if err := c.srv.arrive(ctx, c.who, id); err != nil {
 		return err
 	}
 	if !c.bucket.join(c, id) {
-		c.srv.registrar.depart(c.who, id)
+		c.srv.depart(c.who, id)
 		return contract.RetryLater(contract.Unavailable, time.Second, "taken out of room %d meanwhile", id)
 	}
 	c.srv.registrar.entered(id)
@@ -190,7 +190,7 @@ func (c *channel) enterRoom(ctx context.Context, id contract.RoomID) error {
 // leaveRoom takes the connection out of the room, if it is in it. Others than the reader may call it.
 func (c *channel) leaveRoom(id contract.RoomID) {
 	if c.bucket.leave(c, id) {
-		c.srv.registrar.depart(c.who, id)
+		c.srv.depart(c.who, id)
 		c.stopReplays([]contract.Conversation{contract.RoomConversation(id)})
 	}
 }

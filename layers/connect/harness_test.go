@@ -23,16 +23,18 @@ import (
 
 // scripted is a Logic that answers what the test says. Its functions are set before the node starts.
 type scripted struct {
-	authenticate    func(context.Context, *contract.AuthenticateRequest) (*contract.Identity, error)
-	checkSessions   func(context.Context, *contract.CheckSessionsRequest) (*contract.CheckSessionsReply, error)
-	enterRoom       func(context.Context, *contract.RoomRequest) (*contract.Room, error)
-	presenceChanged func(context.Context, *contract.PresenceChangedRequest) (*contract.Empty, error)
-	send            func(context.Context, *contract.SendRequest) (*contract.Receipt, error)
-	history         func(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
-	heads           func(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
-	inbox           func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
-	markRead        func(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
-	typing          func(context.Context, *contract.TypingRequest) (*contract.Empty, error)
+	authenticate      func(context.Context, *contract.AuthenticateRequest) (*contract.Identity, error)
+	checkSessions     func(context.Context, *contract.CheckSessionsRequest) (*contract.CheckSessionsReply, error)
+	enterRoom         func(context.Context, *contract.RoomRequest) (*contract.Room, error)
+	presenceChanged   func(context.Context, *contract.PresenceChangedRequest) (*contract.Empty, error)
+	send              func(context.Context, *contract.SendRequest) (*contract.Receipt, error)
+	history           func(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
+	heads             func(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
+	conversationHeads func(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error)
+	deliveries        func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error)
+	inbox             func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
+	markRead          func(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
+	typing            func(context.Context, *contract.TypingRequest) (*contract.Empty, error)
 }
 
 func (s *scripted) Authenticate(ctx context.Context, r *contract.AuthenticateRequest) (*contract.Identity, error) {
@@ -55,6 +57,12 @@ func (s *scripted) History(ctx context.Context, r *contract.HistoryRequest) (*co
 }
 func (s *scripted) Heads(ctx context.Context, r *contract.HeadsRequest) (*contract.HeadsReply, error) {
 	return s.heads(ctx, r)
+}
+func (s *scripted) ConversationHeads(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+	return s.conversationHeads(ctx, r)
+}
+func (s *scripted) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+	return s.deliveries(ctx, r)
 }
 func (s *scripted) Inbox(ctx context.Context, r *contract.InboxRequest) (*contract.InboxReply, error) {
 	return s.inbox(ctx, r)
@@ -114,6 +122,12 @@ func obliging() *scripted {
 		},
 		heads: func(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error) {
 			return &contract.HeadsReply{}, nil
+		},
+		conversationHeads: func(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+			return &contract.HeadsReply{}, nil
+		},
+		deliveries: func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+			return &contract.DeliveriesReply{}, nil
 		},
 		inbox: func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error) {
 			return &contract.InboxReply{}, nil

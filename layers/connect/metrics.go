@@ -21,7 +21,10 @@ type metrics struct {
 	seconds     prometheus.Histogram
 	registered  prometheus.Counter
 	replayed    prometheus.Counter
-	buckets     []bucketMetrics
+
+	repairs, repaired, repairFailures prometheus.Counter
+
+	buckets []bucketMetrics
 }
 
 // bucketMetrics are the children of one bucket.
@@ -56,6 +59,12 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		replayed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_messages_replayed_total", Help: "Messages sent again to connections that resumed."}),
 	}
+	m.repairs = with.NewCounter(prometheus.CounterOpts{
+		Name: "gochat_repairs_total", Help: "Conversations of which this node had missed a push and fetched what was missing."})
+	m.repaired = with.NewCounter(prometheus.CounterOpts{
+		Name: "gochat_messages_repaired_total", Help: "Messages fetched and pushed by repairs."})
+	m.repairFailures = with.NewCounter(prometheus.CounterOpts{
+		Name: "gochat_repair_failures_total", Help: "Times that missed messages could not be fetched."})
 	deliveries := vec("gochat_connect_deliveries_total", "Frames for connections, by what became of them.", "outcome")
 	for o := range m.deliveries {
 		m.deliveries[o] = deliveries.WithLabelValues(outcome(o).String())

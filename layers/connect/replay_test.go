@@ -44,6 +44,30 @@ func (s *shelf) history(ctx context.Context, r *contract.HistoryRequest) (*contr
 	return &contract.HistoryReply{Messages: slices.Clone(rest[:n]), More: n < len(rest)}, nil
 }
 
+func (s *shelf) heads(_ context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reply := &contract.HeadsReply{Heads: make(map[contract.Conversation]int64)}
+	for _, c := range r.Conversations {
+		if n := len(s.messages[c]); n > 0 {
+			reply.Heads[c] = int64(n)
+		}
+	}
+	return reply, nil
+}
+
+func (s *shelf) deliveries(_ context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reply := &contract.DeliveriesReply{}
+	for _, m := range s.messages[r.Conversation] {
+		if m.Seq > r.After && len(reply.Deliveries) < r.Limit {
+			reply.Deliveries = append(reply.Deliveries, note(m.Conversation, m.Seq, m.Text))
+		}
+	}
+	return reply, nil
+}
+
 // stocked is a logic with so many messages in each conversation.
 func stocked(stock map[contract.Conversation]int) (*scripted, *shelf) {
 	s := &shelf{messages: make(map[contract.Conversation][]contract.Message)}
@@ -54,7 +78,7 @@ func stocked(stock map[contract.Conversation]int) (*scripted, *shelf) {
 		}
 	}
 	logic := obliging()
-	logic.history = s.history
+	logic.history, logic.conversationHeads, logic.deliveries = s.history, s.heads, s.deliveries
 	return logic, s
 }
 
@@ -173,7 +197,7 @@ func TestWithheld(t *testing.T) {
 			t.Errorf("got %v, want 1 to 311", got)
 		}
 		c.Close()
-		eventually(t, "gone", func() bool { return len(n.bucketOf(2).ofUser(2)) == 0 })
+		eventually(t, "gone", func() bool { return n.metric(t, "gochat_connections") == 0 })
 	})
 }
 

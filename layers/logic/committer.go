@@ -119,9 +119,10 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		waiting[p.message.ID] = p
 	}
 	bodies := make(map[contract.MessageID][]byte, len(batch))
-	encode := func(m *contract.Message) []byte {
+	encoded := func(m *contract.Message) []byte {
 		p := waiting[m.ID]
-		body := messageDelivery(m, p.origin, p.accepted)
+		d := messageDelivery(m, p.origin, p.accepted)
+		body := encode(&d)
 		bodies[m.ID] = body // of a commit that is tried again, the last body is the one that is stored
 		return body
 	}
@@ -129,7 +130,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	start := time.Now()
-	results, err := c.store.Commit(ctx, messages, encode, published)
+	results, err := c.store.Commit(ctx, messages, encoded, published)
 	if err != nil {
 		c.publisher.returnPublished(published)
 		// If the connection broke over the COMMIT, all of it may be stored: the outbox tells, before what follows.

@@ -257,8 +257,11 @@ func leave(t *testing.T, h *house, c contract.Conversation, n int, at time.Time)
 			}
 			batch[i] = contract.Message{ID: id, Conversation: c, From: 1, Room: 1, Text: "x", CreatedAt: at}
 		}
-		encode := func(m *contract.Message) []byte { return messageDelivery(m, "", at) }
-		if _, err := h.store.Commit(context.Background(), batch, encode, nil); err != nil {
+		encoded := func(m *contract.Message) []byte {
+			d := messageDelivery(m, "", at)
+			return encode(&d)
+		}
+		if _, err := h.store.Commit(context.Background(), batch, encoded, nil); err != nil {
 			t.Error(err)
 			return
 		}

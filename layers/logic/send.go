@@ -98,11 +98,11 @@ func traceID(traceparent string) string {
 	return ""
 }
 
-// messageDelivery is the queue item's body for a stored message, its frame encoded here, once.
-func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.Time) []byte {
+// messageDelivery is how a stored message goes to its receivers, its frame encoded here, once.
+func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.Time) contract.Delivery {
 	d := contract.Delivery{
 		Conversation: m.Conversation, Seq: m.Seq, Message: m.ID, AcceptedAt: accepted,
-		Frame: wire.AppendMessage(nil, m),
+		Frame: wire.AppendMessage(nil, m), Traceparent: m.Traceparent,
 	}
 	switch {
 	case !m.Direct():
@@ -112,7 +112,7 @@ func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.
 	default:
 		d.Users, d.Except = []contract.UserID{m.To, m.From}, origin
 	}
-	return encode(&d)
+	return d
 }
 
 // notice is the queue item of something that passes and is not stored.

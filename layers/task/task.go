@@ -6,17 +6,27 @@
 // for one node goes through that node's sender, which has one push in flight: it carries all that gathered, from
 // every partition, while the last one was. So a conversation's order is kept on its way to every node.
 //
-// # What may be lost
+// # Nodes that do not answer
 //
 // An item is acknowledged when every node has answered its push, or has died, or could not be reached for
-// Config.PushWithin. The last leaves people on a node that lives but was cut off without the message: they find it
-// when they resume. A delivery whose form this process does not know is one that the queue sets aside.
+// Config.PushWithin. The last is a node that lives but is cut off, for which nobody else waits: what room messages it
+// missed it finds by itself, and direct ones are kept for it until it answers again, 5,000 at most.
+//
+// A user whom a node does not have any more is looked for once again, and is offline if nowhere else.
+//
+// # What may be lost
+//
+// Direct messages kept for such a node, if this process ends before it answers: who they are for finds them by the
+// next one of that conversation, or by a resume. A delivery whose form this process does not know is one that the
+// queue sets aside.
 package task
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,9 +81,10 @@ type Task struct {
 	tel      observability.Telemetry
 	m        *metrics
 
-	senders sync.WaitGroup
-	mu      sync.Mutex
-	byNode  map[contract.NodeRef]*sender
+	senders  sync.WaitGroup
+	stopping chan struct{} // closed when nothing more is handed over
+	mu       sync.Mutex
+	byNode   map[contract.NodeRef]*sender
 }
 
 type metrics struct {
@@ -90,9 +101,10 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 	with := promauto.With(tel.Metrics)
 	return &Task{
 		cfg: cfg, queue: queue, routes: routes, connects: connects, tel: tel,
-		byNode: make(map[contract.NodeRef]*sender),
+		byNode:   make(map[contract.NodeRef]*sender),
+		stopping: make(chan struct{}),
 		m: &metrics{
-			consumed:  with.NewCounter(prometheus.CounterOpts{Name: "gochat_messages_consumed_total", Help: "Messages taken from the queue; one handed over again counts again."}),
+			consumed: with.NewCounter(prometheus.CounterOpts{Name: "gochat_messages_consumed_total", Help: "Messages taken from the queue; one handed over again counts again."}),
 			deliveries: with.NewCounterVec(prometheus.CounterOpts{
 				Name: "gochat_deliveries_total", Help: "Receivers of messages, by what became of them; offline counts addressees without a connection."}, []string{"outcome"}),
 			pushes: with.NewCounterVec(prometheus.CounterOpts{
@@ -108,38 +120,71 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 	}
 }
 
-// Run consumes until ctx ends and what was handed over is done.
+// Run consumes until ctx ends and what was handed over is done. It is called once.
 func (t *Task) Run(ctx context.Context) error {
 	err := t.queue.Consume(ctx, t.handle)
+	close(t.stopping)
 	t.senders.Wait()
 	return err
 }
 
-// handle brings items to their nodes. An error means that nothing is known of where they should go.
+// handle brings items to their nodes. An error means that nothing is known of where they should go, or that an item is
+// no delivery.
 func (t *Task) handle(ctx context.Context, items []contract.Item) error {
-	deliveries := make([]contract.Delivery, 0, len(items))
+	deliveries := make([]delivery, len(items))
 	for i := range items {
-		var d contract.Delivery
+		d := &deliveries[i]
 		if err := d.Decode(items[i].Body); err != nil {
 			return &contract.ItemError{Index: i, Err: err}
 		}
 		d.Traceparent = items[i].Headers[contract.HeaderTraceparent]
-		if d.Seq > 0 {
+		if len(d.Users) > 0 {
+			d.addressee = d.Users[0]
+		}
+	}
+	for i := range deliveries {
+		if d := &deliveries[i]; d.Seq > 0 {
 			t.m.consumed.Inc()
 			t.m.queueDelay.Observe(time.Since(d.AcceptedAt).Seconds())
 		}
-		deliveries = append(deliveries, d)
 	}
-	if len(deliveries) == 0 {
-		return nil
-	}
-	routes, err := t.resolve(ctx, deliveries)
-	if err != nil {
+	routes, moved, err := t.bring(ctx, deliveries, contract.Routes{})
+	if err != nil || len(moved) == 0 {
 		return err
 	}
+	// Who went elsewhere between the look at the routes and the push is found by a second look, or is offline.
+	_, gone, err := t.bring(ctx, moved, routes)
+	for i := range gone {
+		t.offline(&gone[i], gone[i].Users)
+	}
+	return err
+}
+
+// delivery is what one item says.
+type delivery struct {
+	contract.Delivery
+	addressee contract.UserID // of a direct message; what others get of it, the sender's further connections, is a courtesy
+}
+
+// offline counts a message if the one it is addressed to is among those who have no connection.
+func (t *Task) offline(d *delivery, without []contract.UserID) {
+	if d.Seq > 0 && slices.Contains(without, d.addressee) {
+		t.m.deliveries.WithLabelValues("offline").Inc()
+	}
+}
+
+// bring pushes each delivery to the nodes that hold a receiver, but not to those that, by the routes of before, held
+// the user then. It answers the routes that it went by, and the messages to users whom no node had any more, with
+// these alone.
+func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract.Routes) (contract.Routes, []delivery, error) {
+	routes, err := t.resolve(ctx, deliveries)
+	if err != nil {
+		return contract.Routes{}, nil, err
+	}
+	holders := make([]map[contract.UserID]int, len(deliveries)) // how many nodes have the user
 	parcels := make(map[contract.NodeRef]*parcel)
 	for i := range deliveries {
-		t.address(&deliveries[i], routes, parcels)
+		holders[i] = t.address(i, &deliveries[i], routes, before, parcels)
 	}
 	for node, p := range parcels {
 		t.send(node, p)
@@ -147,99 +192,134 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 	for node, p := range parcels {
 		select {
 		case <-p.done:
-			t.account(ctx, node, p)
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", node, ctx.Err())
+			return contract.Routes{}, nil, fmt.Errorf("wait for %s: %w", node, ctx.Err())
+		}
+		t.account(ctx, node, p)
+		for j, of := range p.of {
+			for _, user := range p.absent(j) {
+				holders[of][user]--
+			}
 		}
 	}
-	return nil
+	var moved []delivery
+	for i, had := range holders {
+		d := deliveries[i]
+		d.Users = nil
+		for user, n := range had {
+			if n == 0 && d.Seq > 0 {
+				d.Users = append(d.Users, user)
+			}
+		}
+		if len(d.Users) > 0 {
+			moved = append(moved, d)
+		}
+	}
+	return routes, moved, nil
 }
 
-func (t *Task) resolve(ctx context.Context, deliveries []contract.Delivery) (contract.Routes, error) {
+func (t *Task) resolve(ctx context.Context, deliveries []delivery) (contract.Routes, error) {
 	rooms := make(map[contract.RoomID]struct{})
 	users := make(map[contract.UserID]struct{})
-	var roomIDs []contract.RoomID
-	var userIDs []contract.UserID
 	for i := range deliveries {
 		if room := deliveries[i].Room; room != 0 {
-			if _, known := rooms[room]; !known {
-				rooms[room] = struct{}{}
-				roomIDs = append(roomIDs, room)
-			}
+			rooms[room] = struct{}{}
 			continue
 		}
 		for _, user := range deliveries[i].Users {
-			if _, known := users[user]; !known {
-				users[user] = struct{}{}
-				userIDs = append(userIDs, user)
-			}
+			users[user] = struct{}{}
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
-	routes, err := t.routes.Resolve(ctx, roomIDs, userIDs)
+	routes, err := t.routes.Resolve(ctx, slices.Collect(maps.Keys(rooms)), slices.Collect(maps.Keys(users)))
 	if err != nil {
 		return contract.Routes{}, fmt.Errorf("resolve routes: %w", err)
 	}
 	return routes, nil
 }
 
-// address puts the delivery into the parcel of each node that holds a receiver.
-func (t *Task) address(d *contract.Delivery, routes contract.Routes, parcels map[contract.NodeRef]*parcel) {
+// address puts delivery i into the parcel of each node that holds a receiver, and answers how many nodes hold each
+// user. Who is on none at the first look is offline; at the second, among those who are on none.
+func (t *Task) address(i int, d *delivery, routes, before contract.Routes, parcels map[contract.NodeRef]*parcel) map[contract.UserID]int {
 	add := func(node contract.NodeRef, d contract.Delivery) {
 		p := parcels[node]
 		if p == nil {
 			p = &parcel{done: make(chan struct{})}
 			parcels[node] = p
 		}
-		p.deliveries = append(p.deliveries, d)
+		p.deliveries, p.of = append(p.deliveries, d), append(p.of, i)
 	}
 	if d.Room != 0 {
 		nodes := routes.Rooms[d.Room]
 		for _, node := range nodes {
-			add(node, *d)
+			add(node, d.Delivery)
 		}
 		if d.Seq > 0 {
 			t.m.nodes.Observe(float64(len(nodes)))
 		}
-		return
+		return nil
 	}
+	first := before.Users == nil
+	holders := make(map[contract.UserID]int, len(d.Users))
 	perNode := make(map[contract.NodeRef][]contract.UserID)
-	for i, user := range d.Users {
+	for _, user := range d.Users {
 		nodes := routes.Users[user]
-		if len(nodes) == 0 && d.Seq > 0 && i == 0 { // the addressee; the sender's other connections are a courtesy
-			t.m.deliveries.WithLabelValues("offline").Inc()
+		if first && len(nodes) == 0 {
+			t.offline(d, []contract.UserID{user})
+			continue
 		}
+		holders[user] = 0
 		for _, node := range nodes {
-			perNode[node] = append(perNode[node], user)
+			if !slices.Contains(before.Users[user], node) {
+				perNode[node] = append(perNode[node], user)
+				holders[user]++
+			}
 		}
 	}
 	for node, users := range perNode {
-		forNode := *d
+		forNode := d.Delivery
 		forNode.Users = users
 		add(node, forNode)
 	}
-	if d.Seq > 0 {
+	if first && d.Seq > 0 {
 		t.m.nodes.Observe(float64(len(perNode)))
 	}
+	return holders
+}
+
+// absent are the users of its j-th delivery of whom the node has no connection.
+func (p *parcel) absent(j int) []contract.UserID {
+	switch {
+	case p.err == nil:
+		return p.results[j].Absent
+	case contract.CodeOf(p.err) == contract.NotFound: // that life of the node has ended
+		return p.deliveries[j].Users
+	}
+	return nil
 }
 
 // account counts what became of a parcel.
 func (t *Task) account(ctx context.Context, node contract.NodeRef, p *parcel) {
-	if p.err != nil {
-		if contract.CodeOf(p.err) != contract.NotFound { // a dead node's people are gone, and its routes soon
-			t.tel.Log.WarnContext(ctx, "deliveries not brought to a node", "node", node.String(), "deliveries", len(p.deliveries), "err", p.err)
-		}
-		for i := range p.deliveries {
-			if p.deliveries[i].Seq > 0 {
-				t.m.deliveries.WithLabelValues("error").Inc()
-			}
-		}
+	if p.err == nil {
+		t.count(p.deliveries, p.results)
 		return
 	}
+	dead := contract.CodeOf(p.err) == contract.NotFound // its people are gone, and its routes soon
+	if !dead {
+		t.tel.Log.WarnContext(ctx, "deliveries not brought to a node", "node", node.String(), "deliveries", len(p.deliveries), "err", p.err)
+	}
+	for i := range p.deliveries {
+		if d := &p.deliveries[i]; d.Seq > 0 && (d.Room != 0 || !dead) {
+			t.m.deliveries.WithLabelValues("error").Inc()
+		}
+	}
+}
+
+func (t *Task) count(deliveries []contract.Delivery, results []contract.PushResult) {
 	var sum contract.PushResult
-	for i, r := range p.results {
-		if p.deliveries[i].Seq > 0 {
+	for i, r := range results {
+		if deliveries[i].Seq > 0 {
 			sum.Written += r.Written
 			sum.Queued += r.Queued
 			sum.Slow += r.Slow

@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -131,7 +132,7 @@ func (w *world) user(id contract.UserID, nodes ...contract.NodeRef) {
 func (w *world) Resolve(context.Context, []contract.RoomID, []contract.UserID) (contract.Routes, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.routes, w.lost // the maps are not changed once deliveries are published
+	return contract.Routes{Rooms: maps.Clone(w.routes.Rooms), Users: maps.Clone(w.routes.Users)}, w.lost
 }
 
 func (w *world) Push(_ context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
@@ -201,6 +202,12 @@ func (w *world) publish(deliveries ...contract.Delivery) {
 func toRoom(room contract.RoomID, seq int64) contract.Delivery {
 	return contract.Delivery{Conversation: contract.RoomConversation(room), Seq: seq, Message: contract.MessageID(int64(room)*1_000_000 + seq),
 		Room: room, AcceptedAt: time.Now(), Frame: []byte("{}")}
+}
+
+// toUser is message seq of users 1 and 2, from the first to the second.
+func toUser(seq int64) contract.Delivery {
+	return contract.Delivery{Conversation: "dm:1:2", Seq: seq, Message: contract.MessageID(seq), Users: []contract.UserID{2, 1},
+		AcceptedAt: time.Now(), Frame: []byte("{}")}
 }
 
 // count is a counter's value, of all labels that have the value given, if one is.

@@ -5,7 +5,9 @@ import "context"
 // Connect is what one connect node answers. Calls are addressed to a node, never balanced over them.
 type Connect interface {
 	// Push hands deliveries to the node's connections, in the order given, and answers once each has been written,
-	// queued on its connection, or dropped with a reason. Results are in the order of the deliveries.
+	// queued on its connection, or dropped with a reason. Results are in the order of the deliveries. A message that was
+	// pushed here before is not pushed again. One that skips ahead in its conversation counts nowhere: the node
+	// fetches what is missing and brings all of it in order.
 	Push(context.Context, *PushRequest) (*PushReply, error)
 	// CloseSessions closes the connections of the sessions with the code.
 	CloseSessions(context.Context, *CloseSessionsRequest) (*Empty, error)
@@ -23,6 +25,8 @@ type PushResult struct {
 	Queued  int // the frame waits for the socket
 	Slow    int // closed, since what waited for them went over the bound
 	Gone    int // closed while the frame was on its way
+	// Absent are the users named of whom the node has no connection.
+	Absent []UserID
 }
 
 // Receivers is how many connections the delivery was meant for.

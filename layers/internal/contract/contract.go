@@ -149,6 +149,7 @@ const (
 	MaxPage          = 200 // of history, members, rooms, users
 	MaxOnlineNames   = 200 // names in an op 5 frame; its count is the truth
 	MaxResume        = 200 // conversations in one resume or have
+	MaxHeads         = 500 // conversations of which connect asks the heads at once
 )
 
 // SessionOf is the session that a token belongs to, if there is one: the hash under which it is kept.

@@ -76,6 +76,11 @@ type Logic interface {
 	History(context.Context, *HistoryRequest) (*HistoryReply, error)
 	// Heads answers the last seq of each of the caller's conversations named that has one.
 	Heads(context.Context, *HeadsRequest) (*HeadsReply, error)
+	// ConversationHeads answers the last seq of each conversation named that has one, whoever's it is. For connect.
+	ConversationHeads(context.Context, *ConversationHeadsRequest) (*HeadsReply, error)
+	// Deliveries answers the deliveries of the messages that follow After in a conversation, whoever's it is, by
+	// ascending seq: as logic gives them to the queue, but excepting no connection. For connect.
+	Deliveries(context.Context, *DeliveriesRequest) (*DeliveriesReply, error)
 	// Inbox lists the caller's conversations, latest message first.
 	Inbox(context.Context, *InboxRequest) (*InboxReply, error)
 	// MarkRead moves the caller's read mark forward, never back, and tells the caller's other connections.
@@ -239,6 +244,18 @@ type HeadsRequest struct {
 }
 
 type HeadsReply struct{ Heads map[Conversation]int64 }
+
+type ConversationHeadsRequest struct {
+	Conversations []Conversation // at most MaxHeads
+}
+
+type DeliveriesRequest struct {
+	Conversation Conversation
+	After        int64
+	Limit        int // 1 to MaxPage
+}
+
+type DeliveriesReply struct{ Deliveries []Delivery }
 
 type InboxRequest struct {
 	Credential Credential

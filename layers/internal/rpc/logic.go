@@ -122,6 +122,14 @@ func (l *Logic) Heads(ctx context.Context, r *contract.HeadsRequest) (*contract.
 	return call[contract.HeadsRequest, contract.HeadsReply](ctx, l.caller, "Heads", "", repeat, r)
 }
 
+func (l *Logic) ConversationHeads(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+	return call[contract.ConversationHeadsRequest, contract.HeadsReply](ctx, l.caller, "ConversationHeads", "", repeat, r)
+}
+
+func (l *Logic) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+	return call[contract.DeliveriesRequest, contract.DeliveriesReply](ctx, l.caller, "Deliveries", "", repeat, r)
+}
+
 func (l *Logic) Inbox(ctx context.Context, r *contract.InboxRequest) (*contract.InboxReply, error) {
 	return call[contract.InboxRequest, contract.InboxReply](ctx, l.caller, "Inbox", "", repeat, r)
 }

@@ -111,6 +111,14 @@ func (s *scripted) Heads(ctx context.Context, r *contract.HeadsRequest) (*contra
 	return ask[contract.HeadsReply](ctx, s, "Heads", r)
 }
 
+func (s *scripted) ConversationHeads(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+	return ask[contract.HeadsReply](ctx, s, "ConversationHeads", r)
+}
+
+func (s *scripted) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+	return ask[contract.DeliveriesReply](ctx, s, "Deliveries", r)
+}
+
 func (s *scripted) Inbox(ctx context.Context, r *contract.InboxRequest) (*contract.InboxReply, error) {
 	return ask[contract.InboxReply](ctx, s, "Inbox", r)
 }

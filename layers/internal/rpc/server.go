@@ -189,6 +189,8 @@ func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) err
 		handle(s, "Send", l.Send),
 		handle(s, "History", l.History),
 		handle(s, "Heads", l.Heads),
+		handle(s, "ConversationHeads", l.ConversationHeads),
+		handle(s, "Deliveries", l.Deliveries),
 		handle(s, "Inbox", l.Inbox),
 		handle(s, "MarkRead", l.MarkRead),
 		handle(s, "Typing", l.Typing),

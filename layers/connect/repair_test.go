@@ -1,0 +1,282 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testclient"
+)
+
+// member is a connection of the user in room 1.
+func member(t *testing.T, n *testNode, user contract.UserID) *testclient.Conn {
+	t.Helper()
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	enter(t, c, hello(t, n, c, user, 1), 1)
+	return c
+}
+
+// awaitSeqs waits until the connection has seen the last of the seqs, and checks that it has seen just these.
+func awaitSeqs(t *testing.T, c *testclient.Conn, conversation contract.Conversation, want ...int64) {
+	t.Helper()
+	last := want[len(want)-1]
+	eventually(t, fmt.Sprintf("%s is seen up to %d", conversation, last), func() bool {
+		return slices.Contains(seqs(c, conversation), last)
+	})
+	settle(t, c)
+	if got := seqs(c, conversation); !slices.Equal(got, want) {
+		t.Errorf("%s: got %v, want %v", conversation, got, want)
+	}
+}
+
+func TestPushedOutOfOrder(t *testing.T) {
+	for _, conversation := range []contract.Conversation{"room:1", "dm:1:2"} {
+		for _, c := range []struct {
+			name string
+			push []int64 // of the five messages that are stored
+			want []int64
+		}{
+			{"as it should be", []int64{1, 2, 3}, []int64{1, 2, 3}},
+			{"twice", []int64{1, 1, 2, 1, 2, 3}, []int64{1, 2, 3}},
+			{"a push was missed", []int64{1, 4, 5}, []int64{1, 2, 3, 4, 5}},
+			{"several", []int64{1, 3, 5}, []int64{1, 2, 3, 4, 5}},
+			{"overtaken", []int64{1, 3, 2, 5, 4}, []int64{1, 2, 3, 4, 5}},
+		} {
+			t.Run(string(conversation)+", "+c.name, func(t *testing.T) {
+				logic, s := stocked(map[contract.Conversation]int{})
+				n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+				conn := member(t, n, 2)
+				var stored []contract.Delivery
+				for range 5 {
+					stored = append(stored, s.add(conversation, "x"))
+				}
+				for _, seq := range c.push {
+					n.push(t, stored[seq-1])
+				}
+				awaitSeqs(t, conn, conversation, c.want...)
+			})
+		}
+	}
+}
+
+// TestLostLast has nothing follow the push that was missed.
+func TestLostLast(t *testing.T) {
+	for _, conversation := range []contract.Conversation{"room:1", "dm:1:2"} {
+		t.Run(string(conversation), func(t *testing.T) {
+			logic, s := stocked(map[contract.Conversation]int{})
+			n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = 20 * time.Millisecond })
+			conn := member(t, n, 2)
+			n.push(t, s.add(conversation, "pushed"))
+			s.add(conversation, "missed")
+			s.add(conversation, "missed too")
+			awaitSeqs(t, conn, conversation, 1, 2, 3)
+			if got := n.metric(t, "gochat_repairs_total"); got < 1 {
+				t.Errorf("%v repairs counted, want one or more", got)
+			}
+			if got := n.metric(t, "gochat_messages_repaired_total"); got != 2 {
+				t.Errorf("%v messages counted as repaired, want 2", got)
+			}
+			n.push(t, s.add(conversation, "live"))
+			awaitSeqs(t, conn, conversation, 1, 2, 3, 4)
+		})
+	}
+}
+
+// TestHealthy repairs nothing where nothing was missed, however often the heads are compared.
+func TestHealthy(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"room:1": 7})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = 100 * time.Millisecond })
+	conn := member(t, n, 2)
+	for range 25 {
+		n.push(t, s.add("room:1", "x"))
+		time.Sleep(20 * time.Millisecond)
+	}
+	awaitSeqs(t, conn, "room:1", upTo(8, 32)...)
+	if got := n.metric(t, "gochat_repairs_total"); got != 0 {
+		t.Errorf("%v repairs, want none", got)
+	}
+}
+
+// TestDueFromEntering stores messages between the look at the room's head and the first push.
+func TestDueFromEntering(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"room:1": 5})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn := member(t, n, 2)
+	s.add("room:1", "no route yet")
+	n.push(t, s.add("room:1", "pushed"))
+	awaitSeqs(t, conn, "room:1", 6, 7)
+
+	// Who enters a room that is served already is in it from where it stands.
+	second := member(t, n, 3)
+	n.push(t, s.add("room:1", "pushed to both"))
+	awaitSeqs(t, conn, "room:1", 6, 7, 8)
+	awaitSeqs(t, second, "room:1", 8)
+
+	// A room in which nobody was for a while is served from where it is then.
+	conn.Close()
+	second.Close()
+	eventually(t, "all have left", func() bool { return n.metric(t, "gochat_connections") == 0 })
+	s.add("room:1", "to nobody")
+	again := member(t, n, 2)
+	n.push(t, s.add("room:1", "pushed"))
+	awaitSeqs(t, again, "room:1", 10)
+}
+
+// TestHeadAway has logic not answer where the room stands: the client may enter later, and nothing is left.
+func TestHeadAway(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"room:1": 5})
+	var away atomic.Bool
+	away.Store(true)
+	logic.conversationHeads = func(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+		if away.Load() {
+			return nil, contract.RetryLater(contract.Unavailable, time.Second, "away")
+		}
+		return s.heads(ctx, r)
+	}
+	n := startNode(t, logic, nil)
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	ch := hello(t, n, c, 2, 1)
+	c.Send(t, object{"op": 15, "roomId": 1})
+	c.AwaitError(t, "unavailable")
+	away.Store(false)
+	enter(t, c, ch, 1)
+	n.push(t, s.add("room:1", "x"))
+	awaitSeqs(t, c, "room:1", 6)
+}
+
+// TestRepairFails has logic fail while missed messages are fetched: they come when it answers again, before what
+// was pushed meanwhile.
+func TestRepairFails(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{})
+	var failures atomic.Int32
+	failures.Store(3)
+	logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+		if failures.Add(-1) >= 0 {
+			return nil, errors.New("failed by the test")
+		}
+		return s.deliveries(ctx, r)
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn := member(t, n, 2)
+	n.push(t, s.add("room:1", "pushed"))
+	s.add("room:1", "missed")
+	for range 3 {
+		n.push(t, s.add("room:1", "pushed"))
+	}
+	awaitSeqs(t, conn, "room:1", 1, 2, 3, 4, 5)
+	if got := n.metric(t, "gochat_repair_failures_total"); got != 3 {
+		t.Errorf("%v failures counted, want 3", got)
+	}
+}
+
+// TestRepairOfManyPages misses more than one page has.
+func TestRepairOfManyPages(t *testing.T) {
+	const missed = 3*contract.MaxPage + 7
+	logic, s := stocked(map[contract.Conversation]int{})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour; c.cfg.QueueBytes = 64 << 20 })
+	conn := member(t, n, 2)
+	n.push(t, s.add("room:1", "pushed"))
+	for range missed {
+		s.add("room:1", "missed")
+	}
+	n.push(t, s.add("room:1", "pushed"))
+	awaitSeqs(t, conn, "room:1", upTo(1, missed+2)...)
+}
+
+// TestAbsent pushes to users of whom the node has no connection.
+func TestAbsent(t *testing.T) {
+	n := startNode(t, obliging(), nil)
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	hello(t, n, c, 2, 1)
+	d := note("dm:1:2", 1, "x")
+	d.Users = []contract.UserID{1, 2}
+	reply, err := n.Push(t.Context(), &contract.PushRequest{Deliveries: []contract.Delivery{d, note("room:1", 1, "y")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := reply.Results[0]; !slices.Equal(r.Absent, []contract.UserID{1}) || r.Written != 1 {
+		t.Errorf("got %+v, want user 1 absent and one written", r)
+	}
+	if r := reply.Results[1]; len(r.Absent) != 0 {
+		t.Errorf("got %+v for a room, want nobody absent", r)
+	}
+}
+
+// TestSequence is the property that all of it is for: whatever is pushed in whatever order, twice or not at all, by
+// several tasks at once, while people come and go, every connection sees a room without a hole, in order, once.
+func TestSequence(t *testing.T) {
+	const rooms, messages, pushers, people = 3, 400, 3, 6
+	logic, s := stocked(map[contract.Conversation]int{})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = 30 * time.Millisecond; c.cfg.QueueBytes = 64 << 20 })
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+
+	var staying []*testclient.Conn
+	for user := range people {
+		c := testclient.WebSocket(t, n.WebSocketAddr())
+		ch := hello(t, n, c, contract.UserID(user+1), 1)
+		for room := range rooms {
+			enter(t, c, ch, contract.RoomID(room+1))
+		}
+		staying = append(staying, c)
+	}
+	var pushing, coming sync.WaitGroup
+	stop := make(chan struct{})
+	coming.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			c := testclient.WebSocket(t, n.WebSocketAddr())
+			c.Send(t, object{"op": 6, "authToken": token(contract.UserID(people+1), i), "roomId": i%rooms + 1})
+			time.Sleep(3 * time.Millisecond)
+			c.Close()
+		}
+	})
+	for p := range pushers {
+		pushing.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(p)))
+			var late []contract.Delivery
+			for range rooms * messages / pushers {
+				d := s.add(contract.RoomConversation(contract.RoomID(random.IntN(rooms)+1)), "x")
+				switch random.IntN(10) {
+				case 0: // lost
+				case 1: // late
+					late = append(late, d)
+				case 2: // twice
+					_, _ = n.tryPush(d, d)
+				default:
+					if _, err := n.tryPush(d); err != nil {
+						t.Errorf("push: %v", err)
+					}
+				}
+				if len(late) > 3 {
+					_, _ = n.tryPush(late...)
+					late = nil
+				}
+			}
+		})
+	}
+	pushing.Wait()
+	close(stop)
+	coming.Wait()
+	for room := range rooms {
+		conversation := contract.RoomConversation(contract.RoomID(room + 1))
+		heads, err := s.heads(t.Context(), &contract.ConversationHeadsRequest{Conversations: []contract.Conversation{conversation}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range staying {
+			awaitSeqs(t, c, conversation, upTo(1, heads.Heads[conversation])...)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"gochat/layers/internal/contract"
+)
+
+// sequencer keeps every conversation in the order of its seq on this node, whatever comes in which order: a message
+// that was pushed already is dropped, and one that skips ahead waits until what is missing has been fetched.
+//
+// It knows the head of each room that has a member here, from before the room's route is written; and of the direct
+// conversations of each user with a connection here, those that were pushed lately.
+type sequencer struct {
+	fetchHead func(context.Context, contract.Conversation) (int64, error)
+	wake      chan struct{} // something is due
+
+	mu    sync.Mutex // held from letting deliveries through until the buckets have them: that is their order
+	round int        // of comparisons, see Connect.compareHeads
+	rooms map[contract.RoomID]*servedRoom
+	users map[contract.UserID]*servedUser
+	due   []subject // whose repair is to begin
+}
+
+// head is how far one conversation has come here.
+type head struct {
+	last   int64 // pushed up to here
+	want   int64 // above last: what is between is being fetched
+	ahead  int64 // logic's head at the last comparison
+	active int   // the round of comparisons in which a delivery last came
+}
+
+// repairing reports whether something is being fetched.
+func (h *head) repairing() bool { return h.want > h.last }
+
+// servedRoom is a room with a member here, or about to have one.
+type servedRoom struct {
+	head
+	connections int
+	ready       chan struct{} // closed when last is known, or err says why not
+	err         error
+}
+
+// servedUser is a user with a connection here.
+type servedUser struct {
+	connections int
+	heads       map[contract.Conversation]*head
+}
+
+// maxUserHeads is of how many direct conversations of a user the heads are kept. Of one that was forgotten the next
+// message is let through as it comes.
+const maxUserHeads = 64
+
+// subject is whose repair it is: a conversation, and for a direct one for which of the two.
+type subject struct {
+	conversation contract.Conversation
+	room         contract.RoomID
+	user         contract.UserID
+}
+
+func newSequencer(fetchHead func(context.Context, contract.Conversation) (int64, error)) *sequencer {
+	return &sequencer{
+		fetchHead: fetchHead, wake: make(chan struct{}, 1),
+		rooms: make(map[contract.RoomID]*servedRoom), users: make(map[contract.UserID]*servedUser),
+	}
+}
+
+// arrive counts one more connection of the user, or with a room one more in the room, before its route is written.
+// It returns once it is known from which seq on the room's messages are due here.
+func (s *sequencer) arrive(ctx context.Context, user contract.UserID, room contract.RoomID) error {
+	if room == 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		u := s.users[user]
+		if u == nil {
+			u = &servedUser{}
+			s.users[user] = u
+		}
+		u.connections++
+		return nil
+	}
+	s.mu.Lock()
+	r, known := s.rooms[room]
+	if !known {
+		r = &servedRoom{ready: make(chan struct{})}
+		s.rooms[room] = r
+	}
+	r.connections++
+	s.mu.Unlock()
+	if !known {
+		s.begin(ctx, room, r)
+	}
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		s.release(room, r)
+		return fmt.Errorf("wait for the room's head: %w", ctx.Err())
+	}
+	if r.err != nil {
+		s.release(room, r)
+		return r.err
+	}
+	return nil
+}
+
+// begin finds out from which seq on a room is served.
+func (s *sequencer) begin(ctx context.Context, room contract.RoomID, r *servedRoom) {
+	last, err := s.fetchHead(ctx, contract.RoomConversation(room))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.last, r.active = last, s.round
+	if err != nil {
+		r.err = fmt.Errorf("load the room's head: %w", err)
+		delete(s.rooms, room) // the next one tries again
+	}
+	close(r.ready)
+}
+
+func (s *sequencer) release(room contract.RoomID, r *servedRoom) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.connections--
+	if r.connections == 0 && s.rooms[room] == r {
+		delete(s.rooms, room)
+	}
+}
+
+// depart counts one less, after its route.
+func (s *sequencer) depart(user contract.UserID, room contract.RoomID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if room != 0 {
+		r := s.rooms[room]
+		if r.connections--; r.connections == 0 {
+			delete(s.rooms, room)
+		}
+		return
+	}
+	u := s.users[user]
+	if u.connections--; u.connections == 0 {
+		delete(s.users, user)
+	}
+}
+
+// admitRoom reports whether a delivery to a room goes out now. It is called with mu held.
+func (s *sequencer) admitRoom(d *contract.Delivery) bool {
+	r := s.rooms[d.Room]
+	if r == nil || d.Seq == 0 {
+		return true // nobody is there, or it is nothing that is numbered
+	}
+	r.active = s.round
+	return s.admit(&r.head, d.Seq, subject{conversation: d.Conversation, room: d.Room})
+}
+
+// admitUser reports whether a delivery to a user goes out now, and whether the user has a connection here. It is
+// called with mu held.
+func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) (goes, here bool) {
+	u := s.users[user]
+	if u == nil {
+		return false, false
+	}
+	if d.Seq == 0 {
+		return true, true
+	}
+	h := u.heads[d.Conversation]
+	if h == nil {
+		u.keep(d.Conversation, &head{last: d.Seq, active: s.round})
+		return true, true
+	}
+	h.active = s.round
+	return s.admit(h, d.Seq, subject{conversation: d.Conversation, user: user}), true
+}
+
+// keep adds a head and forgets another if there are too many.
+func (u *servedUser) keep(c contract.Conversation, h *head) {
+	if u.heads == nil {
+		u.heads = make(map[contract.Conversation]*head)
+	}
+	for other, old := range u.heads {
+		if len(u.heads) < maxUserHeads {
+			break
+		}
+		if !old.repairing() {
+			delete(u.heads, other)
+		}
+	}
+	u.heads[c] = h
+}
+
+// admit is called with mu held.
+func (s *sequencer) admit(h *head, seq int64, of subject) bool {
+	switch {
+	case h.repairing():
+		h.want = max(h.want, seq) // it comes with what is fetched
+	case seq == h.last+1:
+		h.last = seq
+		return true
+	case seq > h.last:
+		s.miss(h, seq, of)
+	}
+	return false
+}
+
+// miss has everything up to want fetched. It is called with mu held.
+func (s *sequencer) miss(h *head, want int64, of subject) {
+	h.want = want
+	s.due = append(s.due, of)
+	poke(s.wake)
+}
+
+// takeDue answers whose repairs are to begin.
+func (s *sequencer) takeDue() []subject {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := s.due
+	s.due = nil
+	return due
+}
+
+// headOf is the subject's head, nil if it is not served any more. It is called with mu held.
+func (s *sequencer) headOf(of subject) *head {
+	if of.room != 0 {
+		if r := s.rooms[of.room]; r != nil {
+			return &r.head
+		}
+		return nil
+	}
+	if u := s.users[of.user]; u != nil {
+		return u.heads[of.conversation]
+	}
+	return nil
+}
+
+// recent answers the heads of the conversations that saw a delivery in the last rounds, or with all every one, and
+// begins the next round.
+func (s *sequencer) recent(rounds int, all bool) map[contract.Conversation][]subject {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := make(map[contract.Conversation][]subject)
+	add := func(of subject, h *head) {
+		if all || h.active >= s.round-rounds {
+			found[of.conversation] = append(found[of.conversation], of)
+		}
+	}
+	for id, r := range s.rooms {
+		select {
+		case <-r.ready:
+			add(subject{conversation: contract.RoomConversation(id), room: id}, &r.head)
+		default:
+		}
+	}
+	for id, u := range s.users {
+		for c, h := range u.heads {
+			add(subject{conversation: c, user: id}, h)
+		}
+	}
+	s.round++
+	return found
+}
+
+// compare takes note of logic's head. A message that logic had at the last comparison and that has still not come
+// is missing.
+func (s *sequencer) compare(of subject, ahead int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.headOf(of)
+	if h == nil || h.repairing() {
+		return
+	}
+	if h.ahead > h.last {
+		s.miss(h, h.ahead, of)
+	}
+	h.ahead = ahead
+}
