@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ type PostgresServer struct {
 
 	bin, dir string
 	server   *exec.Cmd // nil while stopped
+	exited   chan struct{}
 	log      *bytes.Buffer
 	as       *syscall.SysProcAttr
 }
@@ -97,7 +99,11 @@ func (p *PostgresServer) Start(t testing.TB) {
 	if err := server.Start(); err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
-	p.server = server
+	p.server, p.exited = server, make(chan struct{})
+	go func(exited chan<- struct{}) {
+		_ = server.Wait() // how it ends says nothing
+		close(exited)
+	}(p.exited)
 	deadline := time.Now().Add(time.Minute)
 	for {
 		ready := exec.Command(filepath.Join(p.bin, "pg_isready"), "--quiet", "--host", p.dir)
@@ -123,6 +129,57 @@ func (p *PostgresServer) Stop(t testing.TB) {
 	if err := p.server.Process.Signal(syscall.SIGQUIT); err != nil {
 		t.Errorf("stop PostgreSQL: %v", err)
 	}
-	_ = p.server.Wait() // it was told to end: how it does says nothing
+	<-p.exited
 	p.server = nil
+}
+
+// Kill ends the server and everything it has started by SIGKILL, and returns once Start can start it again.
+func (p *PostgresServer) Kill(t testing.TB) {
+	t.Helper()
+	if p.server == nil {
+		return
+	}
+	of := strconv.Itoa(p.server.Process.Pid)
+	processes := append(children(of), p.server.Process.Pid)
+	for _, pid := range processes {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is as dead
+	}
+	<-p.exited
+	p.server = nil
+	// While one of them is there, another server on the same data does not start.
+	for _, pid := range processes {
+		for deadline := time.Now().Add(startLimit); running(pid); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d of PostgreSQL does not end", pid)
+			}
+		}
+	}
+}
+
+// children are the processes whose parent that is.
+func children(of string) []int {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	var found []int
+	for _, stat := range stats {
+		content, err := os.ReadFile(stat)
+		if err != nil {
+			continue // it has ended
+		}
+		// "pid (name) state parent …", where the name may hold anything.
+		if at := bytes.LastIndexByte(content, ')'); at > 0 {
+			if fields := strings.Fields(string(content[at+1:])); len(fields) > 1 && fields[1] == of {
+				if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(stat))); err == nil {
+					found = append(found, pid)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// running is false for a process that has ended, though nobody has waited for it.
+func running(pid int) bool {
+	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	at := bytes.LastIndexByte(content, ')')
+	return err == nil && at > 0 && !strings.HasPrefix(string(content[at+1:]), " Z")
 }

@@ -59,6 +59,19 @@ func (s *RedisServer) Stop() { s.end(syscall.SIGTERM) }
 // Kill ends the server by SIGKILL, and returns once it has ended.
 func (s *RedisServer) Kill() { s.end(syscall.SIGKILL) }
 
+// Wipe removes the files of a server that does not run: the next Start begins from nothing.
+func (s *RedisServer) Wipe() {
+	s.t.Helper()
+	if s.cmd != nil {
+		s.t.Fatal("wipe: redis-server is running")
+	}
+	for _, left := range []string{"appendonlydir", "dump.rdb"} {
+		if err := os.RemoveAll(filepath.Join(s.dir, left)); err != nil {
+			s.t.Fatalf("wipe redis-server: %v", err)
+		}
+	}
+}
+
 // Pause stops the process without closing its connections, as a host that hangs.
 func (s *RedisServer) Pause() { s.signal(syscall.SIGSTOP) }
 
