@@ -36,6 +36,7 @@ func Exercise(t *testing.T, factory func(t *testing.T) Harness) {
 		{"a handler's error", true, testHandlerError},
 		{"a consumer dies", true, testDeath},
 		{"consumers come and go", true, testRebalance},
+		{"whatever consumers do", true, testHistories},
 		{"drain", true, testDrain},
 		{"drain is bounded by the handler's context", true, testDrainEnds},
 		{"an item at fault", true, testFaultyItem},
