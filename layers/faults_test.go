@@ -13,7 +13,9 @@ import (
 	"gochat/e2e/checker"
 	"gochat/e2e/load"
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
+	"gochat/observability"
 )
 
 // victim is something of a system under load that can die and be started again.
@@ -26,6 +28,7 @@ type victim struct {
 type faulty struct {
 	t       *testing.T
 	redis   *testdeps.RedisServer
+	store   *store.Store
 	parts   []victim
 	nodes   []*running // as they are now
 	address load.Addresses
@@ -38,6 +41,11 @@ func newFaulty(t *testing.T, change func(*Config)) *faulty {
 	f.redis = testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	postgres := testdeps.StartPostgres(t)
 	b := migrated(t, backend{name: "faulty", etcd: etcd.Endpoint(), redis: f.redis.Addr(), database: postgres.URL})
+	var err error
+	if f.store, err = store.Open(store.Config{URL: b.database}, observability.Discard()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.store.Close() })
 	cfg := b.config()
 	cfg.Connect.Repair = time.Second
 	if change != nil {
@@ -205,4 +213,45 @@ func (f *faulty) logs() string {
 		all.WriteString(n.log.String())
 	}
 	return all.String()
+}
+
+// TestQueueAway takes the queue away for half a minute while people chat: what they send is accepted and stays in
+// the outbox, and all of it comes, in order, when the queue is back.
+func TestQueueAway(t *testing.T) {
+	broker := testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	f := newFaulty(t, func(c *Config) { c.Queue.URL = "redis://" + broker.Addr() + "/0" })
+	f.queueAway(broker.Kill, broker.Start)
+}
+
+func (f *faulty) queueAway(kill, start func()) {
+	f.t.Helper()
+	const away = 30 * time.Second
+	ctx, cancel := context.WithCancel(f.t.Context())
+	people := f.crowd(ctx, seed(f.t))
+	people.Start(ctx)
+	defer people.Wait()
+	defer cancel()
+	time.Sleep(time.Second)
+	_, before, _ := people.Checker.Count()
+	kill()
+	time.Sleep(away)
+	_, after, _ := people.Checker.Count()
+	waiting := f.outbox()
+	f.t.Logf("%d messages acknowledged without a queue, %d in the outbox", after-before, waiting)
+	if after-before < 200 || waiting < int64(after-before)*9/10 {
+		f.t.Error("want messages to be accepted all the time, and to wait in the outbox")
+	}
+	start()
+	f.settle(people)
+	eventually(f.t, "the outbox is empty", func() bool { return f.outbox() == 0 })
+}
+
+// outbox answers how many rows wait in it.
+func (f *faulty) outbox() int64 {
+	f.t.Helper()
+	n, _, err := f.store.OutboxSize(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
 }

@@ -172,7 +172,7 @@ func DialTCP(addr string) (*Conn, error) {
 	return start(func(b []byte) error {
 		_, err := conn.Write(Packet(b))
 		return err
-	}, conn.Close, func() ([]byte, error) { return readPacket(conn) }), nil
+	}, conn.Close, func() ([]byte, error) { return ReadPacket(conn) }), nil
 }
 
 // Packet frames a payload as the seed's clients do: written here anew, so that a fault of the server's own framing
@@ -183,7 +183,8 @@ func Packet(payload []byte) []byte {
 	return append(b, payload...)
 }
 
-func readPacket(r io.Reader) ([]byte, error) {
+// ReadPacket reads the payload of the next packet.
+func ReadPacket(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
