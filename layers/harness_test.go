@@ -137,6 +137,7 @@ func (b backend) config() Config {
 // running is a process of layers that is ready.
 type running struct {
 	Addresses
+	pid  int // of one in a process of its own
 	log  *syncBuffer
 	stop func() error // drains it and waits
 	kill func()       // SIGKILL; nil for one in this process
@@ -219,6 +220,7 @@ func spawn(t testing.TB, cfg Config, chosen ...string) *running {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	r.pid = cmd.Process.Pid
 	r.stop = sync.OnceValue(func() error { _ = stdin.Close(); return cmd.Wait() })
 	r.kill = func() {
 		_ = cmd.Process.Signal(syscall.SIGKILL) // one that has ended is as dead

@@ -3,6 +3,7 @@
 package testclient
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -181,6 +182,27 @@ func Packet(payload []byte) []byte {
 	b := []byte{'v', '1', 0, 0}
 	binary.BigEndian.PutUint16(b[2:], uint16(int16(4+len(payload))))
 	return append(b, payload...)
+}
+
+// Packets reads one packet after another out of a buffer, without a look at what is in it.
+type Packets struct{ r *bufio.Reader }
+
+// NewPackets reads from the connection, which is its alone from then on.
+func NewPackets(r io.Reader) *Packets { return &Packets{bufio.NewReaderSize(r, 64<<10)} }
+
+// Next is the next payload, valid until the following call.
+func (p *Packets) Next() ([]byte, error) {
+	head, err := p.r.Peek(4)
+	if err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(head[2:]))
+	packet, err := p.r.Peek(n)
+	if err != nil {
+		return nil, err
+	}
+	_, err = p.r.Discard(n)
+	return packet[4:], err
 }
 
 // ReadPacket reads the payload of the next packet.

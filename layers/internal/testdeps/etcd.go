@@ -49,6 +49,9 @@ func (e *EtcdServer) Endpoint() string { return "http://" + e.client }
 // Addr is the host:port of the endpoint.
 func (e *EtcdServer) Addr() string { return e.client }
 
+// PID is that of the running server.
+func (e *EtcdServer) PID() int { return e.cmd.Process.Pid }
+
 // Start starts it again, on the same address and with what is left of its data, and returns once it answers.
 func (e *EtcdServer) Start() {
 	e.t.Helper()

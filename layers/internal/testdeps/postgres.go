@@ -139,8 +139,7 @@ func (p *PostgresServer) Kill(t testing.TB) {
 	if p.server == nil {
 		return
 	}
-	of := strconv.Itoa(p.server.Process.Pid)
-	processes := append(children(of), p.server.Process.Pid)
+	processes := append(Children(p.server.Process.Pid), p.server.Process.Pid)
 	for _, pid := range processes {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is as dead
 	}
@@ -156,8 +155,12 @@ func (p *PostgresServer) Kill(t testing.TB) {
 	}
 }
 
-// children are the processes whose parent that is.
-func children(of string) []int {
+// PID is that of the server, which has children.
+func (p *PostgresServer) PID() int { return p.server.Process.Pid }
+
+// Children are the processes whose parent that is.
+func Children(pid int) []int {
+	of := strconv.Itoa(pid)
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	var found []int
 	for _, stat := range stats {

@@ -53,6 +53,9 @@ func (s *RedisServer) Addr() string {
 	return net.JoinHostPort("127.0.0.1", s.port)
 }
 
+// PID is that of the running server.
+func (s *RedisServer) PID() int { return s.cmd.Process.Pid }
+
 // Stop ends the server as an operator does, and returns once it has ended.
 func (s *RedisServer) Stop() { s.end(syscall.SIGTERM) }
 
