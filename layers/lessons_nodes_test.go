@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,8 +11,8 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/queue/queuetest"
 	"gochat/layers/internal/rpc"
-	"gochat/layers/internal/store"
 	"gochat/layers/internal/testclient"
 	"gochat/observability"
 )
@@ -96,30 +97,43 @@ func TestLesson21CountsAreTrue(t *testing.T) {
 func TestLesson23RoomMessageNamesNobody(t *testing.T) {
 	t.Parallel()
 	cfg := patient(embeddedBackend(t).config())
-	r := calm(t, start(t, cfg, All()...))
+	r := start(t, cfg, contract.LayerLogic, contract.LayerConnect, contract.LayerAPI) // no task: what is queued stays
 	const members = 20
 	var ann *testclient.User
 	for i := range members {
 		ann = testclient.Register(t, r.api(), fmt.Sprint("member", i))
-		testclient.TCP(t, r.TCP[0]).Enter(t, ann, 1)
+		c := testclient.TCP(t, r.TCP[0])
+		c.Send(t, map[string]any{"op": 6, "authToken": ann.Token, "roomId": 1})
+		c.Send(t, map[string]any{"op": 10})
+		c.AwaitOp(t, 11) // it is in the room
 	}
-	db, err := store.Open(cfg.Database, observability.Discard())
+	ann.Must(t, "POST", "/v1/rooms/1/messages", map[string]any{"msg": "hello"}, nil)
+	q, err := cfg.Queue.open(cfg.Redis, queuetest.NewOwners(), observability.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = db.Close() }() // it was only read from
-	var rows []store.Outgoing
-	eventually(t, "an outbox row that has not been deleted yet", func() bool {
-		ann.Must(t, "POST", "/v1/rooms/1/messages", map[string]any{"msg": "hello"}, nil)
-		rows, err = db.Outbox(t.Context(), time.Now().Add(time.Hour), 1)
-		return err == nil && len(rows) > 0
+	defer func() { _ = q.Close() }() // nothing is left to lose
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	found := false
+	err = q.Consume(ctx, func(_ context.Context, items []contract.Item) error {
+		for _, it := range items {
+			var d contract.Delivery
+			if err := d.Decode(it.Body); err != nil {
+				t.Error(err)
+			}
+			if extra := len(it.Body) - len(d.Frame); d.Seq > 0 && (len(d.Users) != 0 || d.Room != 1 || extra > 64) {
+				t.Errorf("a delivery to a room of %d has %d users and %d bytes besides its frame", members, len(d.Users), extra)
+			}
+			if d.Seq > 0 {
+				found = true
+				cancel()
+			}
+		}
+		return nil
 	})
-	var d contract.Delivery
-	if err := d.Decode(rows[0].Body); err != nil {
-		t.Fatal(err)
-	}
-	if extra := len(rows[0].Body) - len(d.Frame); len(d.Users) != 0 || d.Room != 1 || extra > 64 {
-		t.Errorf("a delivery to a room of %d has %d users and %d bytes besides its frame", members, len(d.Users), extra)
+	if err != nil || !found {
+		t.Errorf("the message was not queued: %v", err)
 	}
 }
 

@@ -113,24 +113,14 @@ func (c *committer) run(ctx context.Context) {
 // storeBatch stores one batch and answers everyone in it.
 func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	messages := make([]contract.Message, len(batch))
-	waiting := make(map[contract.MessageID]*pending, len(batch))
 	for i, p := range batch {
 		messages[i] = p.message
-		waiting[p.message.ID] = p
-	}
-	bodies := make(map[contract.MessageID][]byte, len(batch))
-	encoded := func(m *contract.Message) []byte {
-		p := waiting[m.ID]
-		d := messageDelivery(m, p.origin, p.accepted)
-		body := encode(&d)
-		bodies[m.ID] = body // of a commit that is tried again, the last body is the one that is stored
-		return body
 	}
 	published := c.publisher.takePublished()
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	start := time.Now()
-	results, err := c.store.Commit(ctx, messages, encoded, published)
+	results, err := c.store.Commit(ctx, messages, published)
 	if err != nil {
 		c.publisher.returnPublished(published)
 		// If the connection broke over the COMMIT, all of it may be stored: the outbox tells, before what follows.
@@ -146,16 +136,14 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	c.m.commitSeconds.Observe(time.Since(start).Seconds())
 	c.m.batch.Observe(float64(len(batch)))
 
-	fresh := make([]contract.Outgoing, 0, len(results))
+	fresh := make([]outgoing, 0, len(results))
 	for i := range results {
 		if results[i].Duplicate {
 			c.m.duplicates.Inc()
 			continue
 		}
-		m := &results[i].Message
 		c.m.accepted.Inc()
-		fresh = append(fresh, contract.Outgoing{
-			ID: m.ID, Key: string(m.Conversation), Traceparent: m.Traceparent, Body: bodies[m.ID]})
+		fresh = append(fresh, outgoingOf(messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted)))
 	}
 	c.publisher.add(fresh)
 	for i, p := range batch {

@@ -274,28 +274,6 @@ func TestDuplicates(t *testing.T) {
 	})
 }
 
-// Of a commit that is tried again, what is published is what was stored.
-func TestTheLastEncodingIsPublished(t *testing.T) {
-	h := newHouse(t)
-	gated := gate(h.store)
-	gated.prepare = func(batch []contract.Message, encode func(*contract.Message) []byte) {
-		for _, m := range batch { // an attempt that is rolled back, with other numbers
-			m.Seq = 1000
-			if a, b := string(encode(&m)), string(encode(&m)); a != b {
-				t.Error("encoding the same message twice gives two bodies")
-			}
-		}
-	}
-	close(gated.enter)
-	h.deps.Store = gated
-	l := h.running(t)
-	r := register(t, l, "ann").say(t, l, 1, "hello")
-	eventually(t, "it is published", func() bool { return len(h.queue.deliveries(t, true)) == 1 })
-	if d := h.queue.deliveries(t, true)[0]; d.Seq != r.Seq || d.Seq != 1 || !strings.Contains(string(d.Frame), `"seq":1,`) {
-		t.Errorf("published seq %d with frame %s, want the stored seq %d", d.Seq, d.Frame, r.Seq)
-	}
-}
-
 // Each delivery says what it is, for whom, and since when it is on its way.
 func TestDeliveries(t *testing.T) {
 	h := newHouse(t)

@@ -325,15 +325,13 @@ type gatedStore struct {
 	entered chan int      // the size of each batch, before it waits
 	enter   chan struct{} // closed: none waits
 	err     atomic.Pointer[error]
-	prepare func([]contract.Message, func(*contract.Message) []byte)
 }
 
 func gate(s *store.Store) *gatedStore {
 	return &gatedStore{Store: s, entered: make(chan int, 10_000), enter: make(chan struct{})}
 }
 
-func (s *gatedStore) Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte,
-	published []contract.MessageID) ([]contract.CommitResult, error) {
+func (s *gatedStore) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error) {
 	s.entered <- len(batch)
 	select {
 	case <-s.enter:
@@ -343,10 +341,7 @@ func (s *gatedStore) Commit(ctx context.Context, batch []contract.Message, encod
 	if err := s.err.Load(); err != nil {
 		return nil, *err
 	}
-	if s.prepare != nil {
-		s.prepare(batch, encode)
-	}
-	return s.Store.Commit(ctx, batch, encode, published)
+	return s.Store.Commit(ctx, batch, published)
 }
 
 var errAway = errors.New("the database is away, and its password is hunter2")

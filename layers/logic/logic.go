@@ -28,12 +28,12 @@ type Store interface {
 	Leave(ctx context.Context, room contract.RoomID, user contract.UserID) error
 	Members(ctx context.Context, room contract.RoomID, after contract.UserID, limit int) ([]contract.User, bool, error)
 
-	Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte, published []contract.MessageID) ([]contract.CommitResult, error)
+	Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error)
 	History(ctx context.Context, c contract.Conversation, after, before int64, limit int) ([]contract.Message, bool, error)
 	Heads(ctx context.Context, conversations []contract.Conversation) (map[contract.Conversation]int64, error)
 	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
-	Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Outgoing, error)
+	Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Message, error)
 	DeleteOutbox(ctx context.Context, ids []contract.MessageID) error
 }
 

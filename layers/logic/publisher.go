@@ -24,9 +24,19 @@ type publisher struct {
 	wake  chan struct{}
 
 	mu        sync.Mutex
-	gathered  []contract.Outgoing
+	gathered  []outgoing
 	behind    bool
 	published []contract.MessageID // rows to delete with the next commit
+}
+
+// outgoing is a stored message as it goes to the queue.
+type outgoing struct {
+	id   contract.MessageID
+	item contract.Item
+}
+
+func outgoingOf(d contract.Delivery) outgoing {
+	return outgoing{d.Message, item(string(d.Conversation), d.Traceparent, encode(&d))}
 }
 
 const (
@@ -47,7 +57,7 @@ func newPublisher(store Store, queue Publisher, m *metrics, log *slog.Logger) *p
 }
 
 // add takes a committed batch. It never blocks.
-func (p *publisher) add(batch []contract.Outgoing) {
+func (p *publisher) add(batch []outgoing) {
 	if len(batch) == 0 {
 		return
 	}
@@ -159,7 +169,7 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 			}
 			p.mu.Lock()
 			for i := range batch[:n] {
-				p.published = append(p.published, batch[i].ID)
+				p.published = append(p.published, batch[i].id)
 			}
 			p.mu.Unlock()
 			batch = batch[n:]
@@ -210,21 +220,22 @@ func (p *publisher) publishOutbox(ctx context.Context, olderThan time.Time) (int
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
-	if err := p.publish(ctx, rows); err != nil {
-		return 0, err
-	}
-	ids := make([]contract.MessageID, len(rows))
+	batch, ids := make([]outgoing, len(rows)), make([]contract.MessageID, len(rows))
 	for i := range rows {
-		ids[i] = rows[i].ID
+		// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
+		batch[i], ids[i] = outgoingOf(messageDelivery(&rows[i], "", rows[i].CreatedAt)), rows[i].ID
+	}
+	if err := p.publish(ctx, batch); err != nil {
+		return 0, err
 	}
 	p.m.swept.Add(float64(len(rows)))
 	return len(rows), p.store.DeleteOutbox(ctx, ids)
 }
 
-func (p *publisher) publish(ctx context.Context, batch []contract.Outgoing) error {
+func (p *publisher) publish(ctx context.Context, batch []outgoing) error {
 	items := make([]contract.Item, len(batch))
 	for i := range batch {
-		items[i] = item(batch[i].Key, batch[i].Traceparent, batch[i].Body)
+		items[i] = batch[i].item
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

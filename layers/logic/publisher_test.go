@@ -168,7 +168,7 @@ type busyStore struct {
 	other func()
 }
 
-func (s *busyStore) Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Outgoing, error) {
+func (s *busyStore) Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Message, error) {
 	s.other()
 	return s.Store.Outbox(ctx, olderThan, limit)
 }
@@ -203,9 +203,8 @@ type breakingStore struct {
 	broken atomic.Bool
 }
 
-func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte,
-	published []contract.MessageID) ([]contract.CommitResult, error) {
-	results, err := s.Store.Commit(ctx, batch, encode, published)
+func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error) {
+	results, err := s.Store.Commit(ctx, batch, published)
 	if s.broken.CompareAndSwap(true, false) {
 		return nil, errors.New("the connection broke")
 	}
@@ -257,11 +256,7 @@ func leave(t *testing.T, h *house, c contract.Conversation, n int, at time.Time)
 			}
 			batch[i] = contract.Message{ID: id, Conversation: c, From: 1, Room: 1, Text: "x", CreatedAt: at}
 		}
-		encoded := func(m *contract.Message) []byte {
-			d := messageDelivery(m, "", at)
-			return encode(&d)
-		}
-		if _, err := h.store.Commit(context.Background(), batch, encoded, nil); err != nil {
+		if _, err := h.store.Commit(context.Background(), batch, nil); err != nil {
 			t.Error(err)
 			return
 		}
@@ -298,11 +293,11 @@ func TestSweeper(t *testing.T) {
 func TestGatheredIsBounded(t *testing.T) {
 	h := newHouse(t)
 	p := newPublisher(h.store, h.queue, h.logic(t).committer.m, observability.Discard().Log)
-	p.add(make([]contract.Outgoing, maxGathered))
+	p.add(make([]outgoing, maxGathered))
 	if p.isBehind() || len(p.gathered) != maxGathered {
 		t.Fatalf("behind %v with %d gathered, before the bound", p.isBehind(), len(p.gathered))
 	}
-	p.add(make([]contract.Outgoing, 1))
+	p.add(make([]outgoing, 1))
 	if !p.isBehind() || len(p.gathered) != 0 {
 		t.Fatalf("behind %v with %d gathered, beyond the bound", p.isBehind(), len(p.gathered))
 	}

@@ -37,15 +37,6 @@ type CommitResult struct {
 	Duplicate bool
 }
 
-// Outgoing is an outbox row: the queue item that announces a stored message and is not known to be published.
-type Outgoing struct {
-	ID          MessageID
-	Key         string
-	Traceparent string
-	Body        []byte
-	CreatedAt   time.Time
-}
-
 // Item is what the queue carries: bytes that keep their order among those of the same key.
 type Item struct {
 	Key        string

@@ -20,41 +20,55 @@ type CommitResult = contract.CommitResult
 
 // Commit stores a batch in one transaction: it numbers each message, in batch order within a conversation, inserts
 // the messages and an outbox row for each, and deletes the outbox rows of the messages in published, which may be
-// there or not. Results are in batch order.
-//
-// encode makes the body of the outbox row once the seq is known. It must not block, and is called again for the same
-// message if the transaction has to be tried again. Commit leaves the batch as it is.
+// there or not. Results are in batch order. Commit leaves the batch as it is.
 //
 // A message whose sender and client id are those of a stored one, or of one earlier in the batch, is not stored
 // and takes no seq: its result is the first one.
 //
 // BadRequest if a conversation's name is malformed or the batch is above MaxBatch. An error means that nothing was
-// stored; only if ctx ended or the connection broke while the COMMIT itself was on its way to PostgreSQL, all of it
-// may have been.
-func (s *Store) Commit(ctx context.Context, batch []contract.Message, encode func(*contract.Message) []byte,
-	published []contract.MessageID) (_ []CommitResult, err error) {
+// stored; only if ctx ended or the connection broke while PostgreSQL had the statement, all of it may have been.
+func (s *Store) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) (_ []CommitResult, err error) {
 	ctx, end := s.begin(ctx, "commit messages")
 	defer end(&err)
 	if len(batch) > MaxBatch {
 		return nil, contract.Errorf(contract.BadRequest, "batch of %d messages: want at most %d", len(batch), MaxBatch)
 	}
-	batch = slices.Clone(batch)
+	results := make([]CommitResult, len(batch))
+	first := make(map[sent]*CommitResult)
+	var distinct []*CommitResult // but for those that repeat an earlier one of the batch
 	for i := range batch {
-		m := &batch[i]
+		m := &results[i].Message
+		*m = batch[i]
 		if _, err := m.Conversation.Parse(); err != nil {
 			return nil, err
 		}
 		m.Text, m.ClientID, m.Traceparent = clean(m.Text), clean(m.ClientID), clean(m.Traceparent)
 		m.CreatedAt = time.UnixMilli(m.CreatedAt.UnixMilli()).UTC()
+		if m.ClientID != "" {
+			if first[sent{m.From, m.ClientID}] != nil {
+				continue // filled below, when the first one has its seq
+			}
+			first[sent{m.From, m.ClientID}] = &results[i]
+		}
+		distinct = append(distinct, &results[i])
 	}
-	var results []CommitResult
-	err = s.transact(ctx, func(tx *gorm.DB) (err error) {
-		c := committer{tx: tx, dialect: s.dialect}
-		results, err = c.commit(batch, encode, published)
-		return err
-	})
+	commit := s.commitByStatements
+	if s.dialect == postgres {
+		commit = s.commitAtOnce
+	}
+	if len(distinct) == 0 {
+		err = s.DeleteOutbox(ctx, published)
+	} else {
+		err = commit(ctx, distinct, published)
+	}
 	if err != nil {
 		return nil, err
+	}
+	for i := range results {
+		m := &results[i].Message
+		if one := first[sent{m.From, m.ClientID}]; one != nil && one != &results[i] {
+			results[i] = CommitResult{Message: one.Message, Duplicate: true}
+		}
 	}
 	return results, nil
 }
@@ -67,70 +81,59 @@ func clean(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// committer is one attempt at a commit.
-type committer struct {
-	tx      *gorm.DB
-	dialect dialect
-}
-
 // sent is the name that a sender gave to a message.
 type sent struct {
 	sender   contract.UserID
 	clientID string
 }
 
-func (c committer) commit(batch []contract.Message, encode func(*contract.Message) []byte, published []contract.MessageID) ([]CommitResult, error) {
-	// Before the conversations are locked: all that does not need their locks.
-	if err := deleteOutbox(c.tx, c.dialect, published); err != nil {
-		return nil, err
-	}
-	stored, err := c.duplicates(batch)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]CommitResult, len(batch))
-	first := make(map[sent]int) // where in the batch
-	var fresh []*contract.Message
-	for i, m := range batch {
-		results[i].Message = m
-		if m.ClientID != "" {
-			name := sent{m.From, m.ClientID}
-			if earlier, ok := stored[name]; ok {
-				results[i] = CommitResult{Message: earlier, Duplicate: true}
+// commitByStatements is Commit of distinct messages, for a database that each statement costs little to reach.
+func (s *Store) commitByStatements(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
+	return s.transact(ctx, func(tx *gorm.DB) error {
+		c := committer{tx: tx, dialect: s.dialect}
+		// Before the conversations are locked: all that does not need their locks.
+		if err := deleteOutbox(c.tx, c.dialect, published); err != nil {
+			return err
+		}
+		stored, err := c.duplicates(distinct)
+		if err != nil {
+			return err
+		}
+		var fresh []*contract.Message
+		for _, r := range distinct {
+			if earlier, ok := stored[sent{r.Message.From, r.Message.ClientID}]; ok && r.Message.ClientID != "" {
+				*r = CommitResult{Message: earlier, Duplicate: true}
 				continue
 			}
-			if _, ok := first[name]; ok {
-				continue // filled below, when the first one has its seq
-			}
-			first[name] = i
+			fresh = append(fresh, &r.Message)
 		}
-		fresh = append(fresh, &results[i].Message)
-	}
-	if len(fresh) > 0 {
+		if len(fresh) == 0 {
+			return nil
+		}
 		if err := c.number(fresh); err != nil {
-			return nil, err
+			return err
 		}
 		for some := range slices.Chunk(fresh, c.dialect.maxRows()) {
-			if err := c.insert(some, encode); err != nil {
-				return nil, err
+			if err := c.insert(some); err != nil {
+				return err
 			}
 		}
-	}
-	for i := range results {
-		m := &results[i].Message
-		if at, ok := first[sent{m.From, m.ClientID}]; ok && at != i && !results[i].Duplicate {
-			results[i] = CommitResult{Message: results[at].Message, Duplicate: true}
-		}
-	}
-	return results, nil
+		return nil
+	})
+}
+
+// committer is one attempt at a commit.
+type committer struct {
+	tx      *gorm.DB
+	dialect dialect
 }
 
 // duplicates answers the stored messages of the senders and client ids in the batch.
-func (c committer) duplicates(batch []contract.Message) (map[sent]contract.Message, error) {
+func (c committer) duplicates(batch []*CommitResult) (map[sent]contract.Message, error) {
 	var names []sent
-	for _, m := range batch {
-		if m.ClientID != "" {
-			names = append(names, sent{m.From, m.ClientID})
+	for _, r := range batch {
+		if r.Message.ClientID != "" {
+			names = append(names, sent{r.Message.From, r.Message.ClientID})
 		}
 	}
 	stored := make(map[sent]contract.Message)
@@ -236,7 +239,7 @@ func (c committer) join(started []participant) error {
 }
 
 // insert stores the numbered messages and their outbox rows.
-func (c committer) insert(fresh []*contract.Message, encode func(*contract.Message) []byte) error {
+func (c committer) insert(fresh []*contract.Message) error {
 	type message = *contract.Message
 	id := col("id", "bigint", fresh, func(m message) int64 { return int64(m.ID) })
 	conversation := col("conversation_id", "text", fresh, func(m message) string { return string(m.Conversation) })
@@ -258,13 +261,7 @@ func (c committer) insert(fresh []*contract.Message, encode func(*contract.Messa
 	if err != nil {
 		return err
 	}
-	with, args = c.dialect.with(id, conversation, seq, traceparent, createdAt,
-		col("body", "bytea", fresh, func(m message) []byte {
-			if body := encode(m); body != nil {
-				return body
-			}
-			return []byte{} // nil would be null
-		}))
-	return c.tx.Exec(with+`INSERT INTO outbox (message_id, conversation_id, traceparent, created_at, body)
-		SELECT id, conversation_id, traceparent, created_at, body FROM v ORDER BY seq`, args...).Error
+	with, args = c.dialect.with(id, conversation, seq, createdAt)
+	return c.tx.Exec(with+`INSERT INTO outbox (message_id, conversation_id, seq, created_at)
+		SELECT id, conversation_id, seq, created_at FROM v ORDER BY seq`, args...).Error
 }

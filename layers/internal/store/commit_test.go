@@ -37,11 +37,9 @@ func named(m contract.Message, clientID string) contract.Message {
 	return m
 }
 
-func encode(m *contract.Message) []byte { return fmt.Appendf(nil, "%s %d\x00", m.Conversation, m.Seq) }
-
 func mustCommit(t testing.TB, s *Store, batch ...contract.Message) []CommitResult {
 	t.Helper()
-	results, err := s.Commit(t.Context(), batch, encode, nil)
+	results, err := s.Commit(t.Context(), batch, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +79,7 @@ func testCommit(t *testing.T, s *Store) {
 	batch[1].Room = 7 // carried by a direct message
 	given := slices.Clone(batch)
 	for round := range int64(2) {
-		results, err := s.Commit(t.Context(), batch, encode, nil)
+		results, err := s.Commit(t.Context(), batch, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,12 +110,12 @@ func testCommit(t *testing.T, s *Store) {
 		batch[1].ClientID = "c2"
 		given = slices.Clone(batch)
 	}
-	if results, err := s.Commit(t.Context(), nil, encode, nil); err != nil || len(results) != 0 {
+	if results, err := s.Commit(t.Context(), nil, nil); err != nil || len(results) != 0 {
 		t.Errorf("empty batch: got %v, %v", results, err)
 	}
-	_, err := s.Commit(t.Context(), []contract.Message{message(ann.ID, "dm:9:3")}, encode, nil)
+	_, err := s.Commit(t.Context(), []contract.Message{message(ann.ID, "dm:9:3")}, nil)
 	wantCode(t, err, contract.BadRequest)
-	_, err = s.Commit(t.Context(), make([]contract.Message, MaxBatch+1), encode, nil)
+	_, err = s.Commit(t.Context(), make([]contract.Message, MaxBatch+1), nil)
 	wantCode(t, err, contract.BadRequest)
 	largest := make([]contract.Message, MaxBatch)
 	for i := range largest {
@@ -171,12 +169,12 @@ func testCommitFails(t *testing.T, s *Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	published := mustCommit(t, s, message(1, "room:1"))[0].Message.ID
 	batch := []contract.Message{message(1, "room:1"), named(message(1, "dm:1:2"), "a")}
-	// The context ends when everything but the last insert and the commit is done.
-	_, err := s.Commit(ctx, batch, func(m *contract.Message) []byte { cancel(); return encode(m) }, []contract.MessageID{published})
+	cancel()
+	_, err := s.Commit(ctx, batch, []contract.MessageID{published})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that the context was cancelled", err)
 	}
-	_, err = s.Commit(t.Context(), append(batch, batch[0]), encode, []contract.MessageID{published})
+	_, err = s.Commit(t.Context(), append(batch, batch[0]), []contract.MessageID{published})
 	if err == nil || !strings.HasPrefix(err.Error(), "commit messages: ") {
 		t.Errorf("one id twice: got %v, want an error", err)
 	}
@@ -198,23 +196,13 @@ func testCommitFails(t *testing.T, s *Store) {
 func testUnstorableText(t *testing.T, s *Store) {
 	bad := message(1, "room:1")
 	bad.Text, bad.ClientID, bad.Traceparent = "a\x00b\xffc", "\x00", "\xff"
-	var encoded string
-	results, err := s.Commit(t.Context(), []contract.Message{bad, message(1, "room:1")}, func(m *contract.Message) []byte {
-		if m.ID == bad.ID {
-			encoded = m.Text
-		}
-		return nil
-	}, nil)
+	results, err := s.Commit(t.Context(), []contract.Message{bad, message(1, "room:1")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = "a\uFFFDb\uFFFDc"
-	if got := wholeHistory(t, s, "room:1")[0]; got != results[0].Message || got.Text != want || encoded != want || got.ClientID != "\uFFFD" {
-		t.Errorf("got %+v stored, %+v answered, %q encoded, want the text %q in all", got, results[0].Message, encoded, want)
-	}
-	outbox, err := s.Outbox(t.Context(), now.Add(1), 10)
-	if err != nil || len(outbox) != 2 || len(outbox[0].Body) != 0 {
-		t.Errorf("got outbox %+v, %v, want empty bodies", outbox, err)
+	if got := wholeHistory(t, s, "room:1")[0]; got != results[0].Message || got.Text != want || got.ClientID != "\uFFFD" {
+		t.Errorf("got %+v stored, %+v answered, want the text %q in both", got, results[0].Message, want)
 	}
 }
 
@@ -243,7 +231,7 @@ func testConcurrentCommitters(t *testing.T, s *Store) {
 					}
 					batch = append(batch, m)
 				}
-				results, err := s.Commit(t.Context(), batch, encode, nil)
+				results, err := s.Commit(t.Context(), batch, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -280,11 +268,11 @@ func testConcurrentCommitters(t *testing.T, s *Store) {
 	if err != nil || len(due) != total {
 		t.Fatalf("got %d outbox rows, %v, want %d", len(due), err, total)
 	}
-	seqs := make(map[string]int64)
-	for _, o := range due {
-		seqs[o.Key]++
-		if want := fmt.Sprintf("%s %d\x00", o.Key, seqs[o.Key]); string(o.Body) != want {
-			t.Fatalf("got outbox row %q, want %q", o.Body, want)
+	seqs := make(map[contract.Conversation]int64)
+	for _, m := range due {
+		seqs[m.Conversation]++
+		if m.Seq != seqs[m.Conversation] || m != stored[m.ID] {
+			t.Fatalf("got %+v in the outbox, want %+v, seq %d", m, stored[m.ID], seqs[m.Conversation])
 		}
 	}
 }
@@ -298,7 +286,7 @@ func testRacingDuplicates(t *testing.T, s *Store) {
 			wg.Go(func() {
 				<-start
 				c := contract.RoomConversation(contract.RoomID(i%3 + 1)) // the first one decides where it is
-				results, err := s.Commit(t.Context(), []contract.Message{named(message(1, c), fmt.Sprint(round))}, encode, nil)
+				results, err := s.Commit(t.Context(), []contract.Message{named(message(1, c), fmt.Sprint(round))}, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -339,7 +327,7 @@ func testMixedLoad(t *testing.T, s *Store) {
 	for w := range 4 {
 		var published []contract.MessageID
 		work(30, func(int) error {
-			results, err := s.Commit(t.Context(), []contract.Message{message(ann.ID, "room:1"), message(ann.ID, "dm:1:2")}, encode, published)
+			results, err := s.Commit(t.Context(), []contract.Message{message(ann.ID, "room:1"), message(ann.ID, "dm:1:2")}, published)
 			published = nil
 			for _, r := range results {
 				published = append(published, r.Message.ID)
@@ -396,7 +384,7 @@ func testModel(t *testing.T, s *Store) {
 				batch[i] = named(message(base+contract.UserID(rapid.IntRange(0, 1).Draw(rt, "from")), rapid.SampledFrom(conversations).Draw(rt, "conversation")),
 					rapid.SampledFrom([]string{"", "", "a", "b", "c"}).Draw(rt, "clientID"))
 			}
-			results, err := s.Commit(t.Context(), batch, encode, nil)
+			results, err := s.Commit(t.Context(), batch, nil)
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 
 func testMigrations(t *testing.T, cfg Config) {
 	s := open(t, cfg)
-	names := []string{"00001_users_and_rooms.sql", "00002_messages.sql"}
+	names := []string{"00001_users_and_rooms.sql", "00002_messages.sql", "00003_outbox_without_bodies.sql"}
 	check := func(step string, wantApplied int) {
 		t.Helper()
 		states, err := MigrateStatus(t.Context(), cfg)
@@ -41,7 +41,7 @@ func testMigrations(t *testing.T, cfg Config) {
 		if err != nil || strings.Join(applied, " ") != strings.Join(names, " ") {
 			t.Fatalf("up: got %v, %v, want %v", applied, err, names)
 		}
-		check("up", 2)
+		check("up", len(names))
 		mustCommit(t, s, message(user(t, s, "ann").ID, "room:1"))
 	}
 	up()

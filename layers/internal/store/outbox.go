@@ -10,37 +10,30 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// Outgoing is an outbox row: the queue item that announces a message.
-type Outgoing = contract.Outgoing
-
-// Outbox answers rows of messages made before olderThan, at most limit, in the order in which they were committed: those of one
-// conversation by ascending seq. Of a conversation, it answers nothing that follows a row it leaves out, so that
-// publishing what it answers, in order, never puts a later message before an earlier one. It answers none of the
-// rows behind the first limit ones of the outbox, so fewer than limit does not say that no more are due.
-func (s *Store) Outbox(ctx context.Context, olderThan time.Time, limit int) (due []Outgoing, err error) {
+// Outbox answers messages that were made before olderThan and are not known to be published, at most limit, in the
+// order in which they were committed: those of one conversation by ascending seq. Of a conversation, it answers
+// nothing that follows one it leaves out, so that publishing what it answers, in order, never puts a later message
+// before an earlier one. It answers none of the rows behind the first limit ones of the outbox, so fewer than limit
+// does not say that no more are due.
+func (s *Store) Outbox(ctx context.Context, olderThan time.Time, limit int) (due []contract.Message, err error) {
 	ctx, end := s.begin(ctx, "load outbox")
 	defer end(&err)
-	var rows []struct {
-		MessageID      contract.MessageID
-		ConversationID string
-		Traceparent    string
-		Body           []byte
-		CreatedAt      int64
-	}
-	err = s.query(ctx).Raw(`SELECT message_id, conversation_id, traceparent, body, created_at FROM outbox
-		ORDER BY position LIMIT ?`, limit).Scan(&rows).Error
+	var rows []messageRow
+	// The inner query picks the rows, so that messages are looked up for those alone.
+	err = s.query(ctx).Raw(`SELECT `+messageColumns+` FROM (SELECT position, conversation_id, seq FROM outbox ORDER BY position LIMIT ?) o
+		JOIN messages m ON m.conversation_id = o.conversation_id AND m.seq = o.seq`+messageNames+` ORDER BY o.position`, limit).Scan(&rows).Error
 	if err != nil {
 		return nil, err
 	}
 	// Clocks of the nodes that made the messages may differ, so a later message can look older than an earlier one.
-	young := make(map[string]bool)
-	for _, r := range rows {
-		createdAt := time.UnixMilli(r.CreatedAt).UTC()
-		if young[r.ConversationID] || !createdAt.Before(olderThan) {
-			young[r.ConversationID] = true
+	young := make(map[contract.Conversation]bool)
+	for i := range rows {
+		m := rows[i].message()
+		if young[m.Conversation] || !m.CreatedAt.Before(olderThan) {
+			young[m.Conversation] = true
 			continue
 		}
-		due = append(due, Outgoing{ID: r.MessageID, Key: r.ConversationID, Traceparent: r.Traceparent, Body: r.Body, CreatedAt: createdAt})
+		due = append(due, m)
 	}
 	return due, nil
 }

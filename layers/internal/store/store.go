@@ -173,15 +173,20 @@ const maxAttempts = 16
 
 // transact runs the statements in one transaction; again from the start, if concurrent ones made it fail.
 func (s *Store) transact(ctx context.Context, statements func(tx *gorm.DB) error) error {
-	for attempt := 1; ; attempt++ {
-		err := s.update(ctx, func(db *gorm.DB) error {
-			return db.Transaction(func(tx *gorm.DB) error {
-				if err := statements(tx); err != nil {
-					return err
-				}
-				return ctx.Err()
-			})
+	return s.retry(ctx, func(db *gorm.DB) error {
+		return db.Transaction(func(tx *gorm.DB) error {
+			if err := statements(tx); err != nil {
+				return err
+			}
+			return ctx.Err()
 		})
+	})
+}
+
+// retry runs what is a transaction by itself, again if concurrent ones made it fail.
+func (s *Store) retry(ctx context.Context, transaction func(db *gorm.DB) error) error {
+	for attempt := 1; ; attempt++ {
+		err := s.update(ctx, transaction)
 		if err == nil || attempt == maxAttempts || !raced(err) {
 			return err
 		}

@@ -237,7 +237,7 @@ func TestPostgresRestart(t *testing.T) {
 	for range 3 {
 		mustCommit(t, s, message(1, "room:1"), message(1, "dm:1:2"))
 		server.Stop(t)
-		if _, err := s.Commit(t.Context(), []contract.Message{message(1, "room:1")}, encode, nil); err == nil {
+		if _, err := s.Commit(t.Context(), []contract.Message{message(1, "room:1")}, nil); err == nil {
 			t.Error("committed without a database")
 		}
 		if _, err := s.Heads(t.Context(), []contract.Conversation{"room:1"}); err == nil {
@@ -309,7 +309,7 @@ func commitForever(cfg Config) {
 	s, err := Open(cfg, observability.Discard())
 	for err == nil {
 		var results []CommitResult
-		results, err = s.Commit(context.Background(), []contract.Message{message(1, "room:1"), message(1, "room:1")}, encode, nil)
+		results, err = s.Commit(context.Background(), []contract.Message{message(1, "room:1"), message(1, "room:1")}, nil)
 		if err == nil {
 			_, err = fmt.Println(results[1].Message.Seq)
 		}
