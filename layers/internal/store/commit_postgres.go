@@ -16,12 +16,15 @@ import (
 // since, the unique index refuses this one, and the next try sees it.
 const commitAtOnceSQL = `,
 gone AS (DELETE FROM outbox WHERE message_id = ANY (?::bigint[])),
-earlier AS (
-	SELECT v.ord FROM v JOIN messages m ON m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''
+-- A subquery for each row: a join, planned while the table was small, would go on reading all of it when it is large.
+known AS (
+	SELECT v.*, CASE WHEN v.client_id <> '' THEN (
+		SELECT m.id FROM messages m WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''
+	) END AS earlier FROM v
 ),
 fresh AS (
-	SELECT v.*, row_number() OVER (PARTITION BY conversation_id ORDER BY ord) AS place, count(*) OVER (PARTITION BY conversation_id) AS places
-	FROM v WHERE ord NOT IN (SELECT ord FROM earlier)
+	SELECT known.*, row_number() OVER (PARTITION BY conversation_id ORDER BY ord) AS place, count(*) OVER (PARTITION BY conversation_id) AS places
+	FROM known WHERE earlier IS NULL
 ),
 -- In order of id, so that all committers lock conversations in the same order.
 heads AS (
@@ -46,7 +49,7 @@ begun AS (
 	UNION SELECT high, conversation_id FROM numbered WHERE seq = 1 AND high <> 0
 	ON CONFLICT DO NOTHING
 )
-SELECT ord, seq FROM numbered UNION ALL SELECT ord, 0 FROM earlier`
+SELECT ord, seq FROM numbered UNION ALL SELECT ord, 0 FROM known WHERE earlier IS NOT NULL`
 
 func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
 	type result = *CommitResult
