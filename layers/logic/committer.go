@@ -93,6 +93,10 @@ func (c *committer) run(ctx context.Context) {
 
 	batch := make([]*pending, 0, c.cfg.Batch)
 	for first := range c.waiting {
+		// While messages come one by one, each is stored at once. A commit costs much the same for one as for several.
+		if crowded := len(batch) > 1; crowded && len(c.waiting) < c.cfg.Batch {
+			time.Sleep(c.cfg.Gather - time.Since(first.accepted))
+		}
 		batch = append(batch[:0], first)
 	gather:
 		for len(batch) < c.cfg.Batch {

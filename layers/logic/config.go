@@ -39,6 +39,7 @@ type RateConfig struct {
 
 // CommitConfig bounds the committer.
 type CommitConfig struct {
+	Gather  time.Duration `koanf:"gather" doc:"how long a commit waits for further messages, if the one before it had several"`
 	Batch   int           `koanf:"batch" doc:"messages in one transaction at most"`
 	Queue   int           `koanf:"queue" doc:"messages that may wait for a transaction; more are answered unavailable"`
 	Timeout time.Duration `koanf:"timeout" doc:"deadline of one transaction"`
@@ -53,7 +54,7 @@ func AuthDefaults() AuthConfig {
 func Defaults() Config {
 	return Config{
 		Rate:         RateConfig{PerSecond: 50, Burst: 200},
-		Commit:       CommitConfig{Batch: 500, Queue: 8192, Timeout: 5 * time.Second},
+		Commit:       CommitConfig{Gather: 2 * time.Millisecond, Batch: 500, Queue: 8192, Timeout: 5 * time.Second},
 		SessionCache: 2 * time.Second,
 	}
 }
@@ -84,6 +85,9 @@ func (c Config) Validate() error {
 	}
 	if c.Commit.Batch < 1 || c.Commit.Batch > 1000 {
 		errs = append(errs, fmt.Errorf("commit.batch: %d: want 1 to 1000", c.Commit.Batch))
+	}
+	if c.Commit.Gather < 0 || c.Commit.Gather > time.Second {
+		errs = append(errs, fmt.Errorf("commit.gather: %v: want 0s to 1s", c.Commit.Gather))
 	}
 	if c.Commit.Queue < c.Commit.Batch {
 		errs = append(errs, fmt.Errorf("commit.queue: %d: want at least commit.batch", c.Commit.Queue))

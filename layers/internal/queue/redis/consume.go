@@ -40,7 +40,7 @@ type reader struct {
 	partition int
 	stream    string
 	handler   queue.Handler
-	handled   []string // ids that the handler has done and Redis does not know of yet
+	handled   []string // ids that are done and Redis does not know of yet
 }
 
 // consume returns once ctx has ended and the handler has returned.
@@ -51,19 +51,13 @@ func (q *Queue) consume(ctx context.Context, p int, h queue.Handler) {
 	defer release()
 	r := &reader{Queue: q, partition: p, stream: q.streams[p], handler: h}
 	queue.Repeat(ctx, func() bool { return r.step(work) })
+	r.ackLast()
 }
 
-// step goes once from pending to ack, see the package's description. It is false if something failed, which has
-// been reported.
+// step goes once from look to handle, see the package's description. It is false if something failed, which has been
+// reported.
 func (r *reader) step(work context.Context) bool {
-	if len(r.handled) > 0 {
-		return r.ack(work)
-	}
 	batch, err := r.read(work)
-	if missing(err) {
-		err = r.createGroup(work)
-	}
-	r.readings.Reached(r.partition, queue.OpRead, err)
 	if err != nil {
 		return false
 	}
@@ -79,8 +73,7 @@ func (r *reader) step(work context.Context) bool {
 		}
 	}
 	r.handled = append(r.handled, batch.ids[:done]...)
-	acked := len(r.handled) == 0 || r.ack(work)
-	return acked && err == nil
+	return err == nil
 }
 
 // entries are what one read has got.
@@ -90,14 +83,22 @@ type entries struct {
 	foreign []goredis.XMessage // what is no item of ours
 }
 
-// read answers what is pending, else what is new.
+// read acknowledges what is handled and answers what is pending, else what is new. An error has been reported.
 func (r *reader) read(work context.Context) (entries, error) {
 	ctx, cancel := context.WithTimeout(work, opTimeout)
 	defer cancel()
-	messages, attempts, err := r.readPending(ctx)
-	if err == nil && len(messages) == 0 {
-		messages, err = r.readNew(ctx)
+	messages, pending, err := r.look(ctx)
+	var attempts map[string]int
+	switch {
+	case err == nil && pending:
+		attempts, err = r.attempts(ctx)
+	case err == nil && len(messages) == 0:
+		messages, err = r.wait(ctx)
 	}
+	if missing(err) {
+		err = r.createGroup(ctx)
+	}
+	r.readings.Reached(r.partition, queue.OpRead, err)
 	if err != nil {
 		return entries{}, err
 	}
@@ -116,23 +117,69 @@ func (r *reader) read(work context.Context) (entries, error) {
 	return e, nil
 }
 
-// readPending answers the oldest items that were read and not acknowledged, and how often each was read.
-func (r *reader) readPending(ctx context.Context) ([]goredis.XMessage, map[string]int, error) {
+// look tells Redis in one round trip what was handled, and asks for what is pending and for what is new. While
+// something is pending, the new ones it got are left: they are pending then.
+func (r *reader) look(ctx context.Context) (found []goredis.XMessage, pending bool, err error) {
 	pipe := r.client.Pipeline()
-	read := pipe.XReadGroup(ctx, &goredis.XReadGroupArgs{
-		Group: group, Consumer: consumer, Streams: []string{r.stream, "0"}, Count: int64(r.cfg.Batch), Block: -1,
-	})
-	pending := pipe.XPendingExt(ctx, &goredis.XPendingExtArgs{
-		Stream: r.stream, Group: group, Start: "-", End: "+", Count: int64(r.cfg.Batch), Consumer: consumer,
-	})
-	if _, err := pipe.Exec(ctx); ignoring(err, isNil) != nil {
-		return nil, nil, fmt.Errorf("read pending: %w", err)
+	acks := r.ack(ctx, pipe)
+	read := func(from string) *goredis.XStreamSliceCmd {
+		return pipe.XReadGroup(ctx, &goredis.XReadGroupArgs{
+			Group: group, Consumer: consumer, Streams: []string{r.stream, from}, Count: int64(r.cfg.Batch), Block: -1,
+		})
 	}
-	attempts := make(map[string]int, len(pending.Val()))
-	for _, p := range pending.Val() {
+	old, fresh := read("0"), read(">")
+	_, _ = pipe.Exec(ctx) // every command has its own error
+	for _, cmd := range acks {
+		if err := cmd.Err(); err != nil {
+			r.readings.Metrics.Failed(queue.OpAck)
+			return nil, false, fmt.Errorf("acknowledge: %w", err)
+		}
+	}
+	r.handled = nil
+	for _, cmd := range []*goredis.XStreamSliceCmd{old, fresh} {
+		if err := ignoring(cmd.Err(), isNil); err != nil {
+			return nil, false, fmt.Errorf("read: %w", err)
+		}
+	}
+	if found = messages(old.Val()); len(found) > 0 {
+		return found, true, nil
+	}
+	return messages(fresh.Val()), false, nil
+}
+
+// ack adds the commands that tell Redis what was handled. An entry that is deleted and still pending is found by the
+// next look, one that would only be acknowledged by none.
+func (r *reader) ack(ctx context.Context, pipe goredis.Pipeliner) []goredis.Cmder {
+	if len(r.handled) == 0 {
+		return nil
+	}
+	return []goredis.Cmder{pipe.XDel(ctx, r.stream, r.handled...), pipe.XAck(ctx, r.stream, group, r.handled...)}
+}
+
+// ackLast tells Redis what was handled at the end. A drain that has used up its time still does.
+func (r *reader) ackLast() {
+	if len(r.handled) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	defer cancel()
+	_, err := r.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error { r.ack(ctx, pipe); return nil })
+	r.readings.Reached(r.partition, queue.OpAck, err)
+}
+
+// attempts is how often each of the oldest pending entries was read.
+func (r *reader) attempts(ctx context.Context) (map[string]int, error) {
+	pending, err := r.client.XPendingExt(ctx, &goredis.XPendingExtArgs{
+		Stream: r.stream, Group: group, Start: "-", End: "+", Count: int64(r.cfg.Batch), Consumer: consumer,
+	}).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read attempts: %w", err)
+	}
+	attempts := make(map[string]int, len(pending))
+	for _, p := range pending {
 		attempts[p.ID] = int(p.RetryCount)
 	}
-	return messages(read.Val()), attempts, nil
+	return attempts, nil
 }
 
 // once is a command that is not sent again when its reply is lost.
@@ -140,11 +187,12 @@ type once struct{ *goredis.XStreamSliceCmd }
 
 func (once) NoRetry() bool { return true }
 
-func (r *reader) readNew(ctx context.Context) ([]goredis.XMessage, error) {
+// wait answers new entries as soon as there are some, or none after a while.
+func (r *reader) wait(ctx context.Context) ([]goredis.XMessage, error) {
 	cmd := once{goredis.NewXStreamSliceCmd(ctx, "xreadgroup", "group", group, consumer,
 		"count", r.cfg.Batch, "block", block.Milliseconds(), "streams", r.stream, ">")}
 	if err := ignoring(r.client.Process(ctx, cmd), isNil); err != nil {
-		return nil, fmt.Errorf("read new: %w", err)
+		return nil, fmt.Errorf("wait for new: %w", err)
 	}
 	return messages(cmd.Val()), nil
 }
@@ -166,24 +214,6 @@ func (r *reader) createGroup(work context.Context) error {
 		return fmt.Errorf("create group: %w", err)
 	}
 	return nil
-}
-
-// ack tells Redis what was handled. What it could not tell stays in handled, for the next step.
-func (r *reader) ack(work context.Context) bool {
-	// A drain that has used up its time still says what it has done.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), opTimeout)
-	defer cancel()
-	_, err := r.client.TxPipelined(ctx, func(pipe goredis.Pipeliner) error {
-		pipe.XAck(ctx, r.stream, group, r.handled...)
-		pipe.XDel(ctx, r.stream, r.handled...)
-		return nil
-	})
-	r.readings.Reached(r.partition, queue.OpAck, err)
-	if err != nil {
-		return false
-	}
-	r.handled = nil
-	return true
 }
 
 var errForeign = errors.New("fields key, headers and body are not all there")

@@ -3,22 +3,22 @@
 // Partition p is the stream "gochat:deliveries:{p}"; the braces are its Cluster hash tag. A script appends a batch to
 // it as a whole or not at all. Its only consumer group is "task", in which every reader is the consumer "owner":
 // ownership is exclusive, so what an earlier owner has read and not acknowledged is simply the new owner's own, no
-// claiming is needed, and no names of dead processes pile up. Acknowledged items are deleted in the same transaction,
-// so a stream holds what is undelivered, and its length is the depth.
+// claiming is needed, and no names of dead processes pile up. Acknowledged items are deleted, so a stream holds what is
+// undelivered, and its length is the depth.
 //
 // One partition is read like this, over and over:
 //
-//	pending  read what is read but not acknowledged, oldest first; if there is something, go to handle
-//	new      wait up to half a second for new items; if none came, go to pending
-//	handle   call the handler; on an error pause, go to pending
-//	ack      acknowledge and delete, until it succeeds; go to pending
+//	look     in one round trip: acknowledge and delete what was handled, ask for what is read but not acknowledged,
+//	         oldest first, and for what is new; pending entries, else new ones, go to handle
+//	wait     if there were none, wait up to half a second for new ones; go to handle, or again to look
+//	handle   call the handler; on an error pause; go to look
 //
-// There is no other state. Each failure, and each takeover, ends in pending, and new items are read only when nothing
-// older is left. Asking for pending items each time costs a round trip a batch and finds what a paused process, that
-// has lost its ownership without knowing, has read away.
+// There is no other state. Each failure, and each takeover, ends in look, and new items are handed over only when
+// nothing older is left: what a paused process, that has lost its ownership without knowing, has read away is found.
+// Looking may be repeated by the client: what the lost reply had is pending at the second look, and goes first.
 //
-// A read of new items is never repeated by the client: if the first reply was lost, a second read would skip what was
-// in it. Everything else is repeated a few times. A publish that is repeated may add a batch twice, one after the
+// A wait for new items is never repeated by the client: if the first reply was lost, a second read would skip what
+// was in it. Everything else is repeated a few times. A publish that is repeated may add a batch twice, one after the
 // other, which keeps the order of first arrivals.
 //
 // A blocked read holds a connection for each partition. A partition has one owner, so that is Partitions connections
