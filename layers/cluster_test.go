@@ -3,6 +3,7 @@ package layers
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -23,6 +24,25 @@ func TestCluster(t *testing.T) {
 			other := spawn(t, b.config(), contract.LayerConnect)
 			chatInOneRoom(t, one, two, other)
 		})
+	}
+}
+
+// TestEveryLayerIsKnown runs a process for each layer: another one finds every one of them in etcd, where it answers.
+func TestEveryLayerIsKnown(t *testing.T) {
+	t.Parallel()
+	cfg := embeddedBackend(t).config()
+	cfg.Site.APIURL, cfg.Site.WebSocketURL = "http://localhost", "ws://localhost/ws" // of other processes
+	for _, layer := range All() {
+		r := start(t, cfg, layer)
+		want := map[string]string{contract.LayerTask: r.Admin, contract.LayerAPI: r.API, contract.LayerSite: r.Page}
+		got := nodesOf(t, cfg, layer)
+		if len(got) != 1 || !strings.HasPrefix(string(got[0].Ref.ID), layer+"-") {
+			t.Errorf("%s nodes: got %v, want one", layer, got)
+			continue
+		}
+		if addr, isTold := want[layer]; isTold && got[0].Addr != addr {
+			t.Errorf("%s is known at %q, want %q", layer, got[0].Addr, addr)
+		}
 	}
 }
 

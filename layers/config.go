@@ -107,6 +107,8 @@ func needs(layer string) []string {
 		return []string{"etcd.endpoints", "rpc.secret", "redis.addrs"}
 	case contract.LayerAPI:
 		return []string{"etcd.endpoints", "rpc.secret"}
+	case contract.LayerSite:
+		return []string{"etcd.endpoints"}
 	}
 	return nil
 }

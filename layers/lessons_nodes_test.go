@@ -178,9 +178,9 @@ func TestLesson25OwnDependencies(t *testing.T) {
 	without.Redis.Addrs = nil
 	r := start(t, without, contract.LayerAPI)
 	testclient.Register(t, r.api(), "ann")
-	alone := Defaults()
-	alone.Site.Listen, alone.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0"
-	start(t, alone, contract.LayerSite)
+	without.RPC.Secret = ""
+	without.Site.APIURL, without.Site.WebSocketURL = r.api(), "ws://localhost/ws"
+	start(t, without, contract.LayerSite)
 }
 
 func TestLesson26Drain(t *testing.T) {

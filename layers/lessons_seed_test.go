@@ -210,12 +210,18 @@ func TestLesson06StrangePages(t *testing.T) {
 // logicNodes are the logic nodes of the configuration's cluster, as another process sees them.
 func logicNodes(t testing.TB, cfg Config) []rpc.Peer {
 	t.Helper()
+	return nodesOf(t, cfg, contract.LayerLogic)
+}
+
+// nodesOf are the nodes of one layer of the configuration's cluster, as another process sees them.
+func nodesOf(t testing.TB, cfg Config, layer string) []rpc.Peer {
+	t.Helper()
 	client, err := discovery.Open(cfg.Etcd, observability.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }() // it was only read from
-	view, err := client.Watch(t.Context(), contract.LayerLogic)
+	view, err := client.Watch(t.Context(), layer)
 	if err != nil {
 		t.Fatal(err)
 	}

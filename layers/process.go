@@ -144,19 +144,21 @@ func (p *process) startAdmin() error {
 
 // start brings up what the layers rest on, then the layers.
 func (p *process) start(ctx context.Context) error {
+	if err := p.startCluster(ctx); err != nil {
+		return err
+	}
 	steps := []struct {
-		needed bool
-		start  func(context.Context) error
+		layer string
+		start func(context.Context) error
 	}{
-		{p.has(contract.LayerLogic) || p.has(contract.LayerConnect) || p.has(contract.LayerTask) || p.has(contract.LayerAPI), p.startCluster},
-		{p.has(contract.LayerLogic), p.startLogic},
-		{p.has(contract.LayerTask), p.startTask}, // before connect, so that pushes go on while connect drains
-		{p.has(contract.LayerConnect), p.startConnect},
-		{p.has(contract.LayerAPI), p.startAPI},
-		{p.has(contract.LayerSite), p.startSite},
+		{contract.LayerLogic, p.startLogic},
+		{contract.LayerTask, p.startTask}, // before connect, so that pushes go on while connect drains
+		{contract.LayerConnect, p.startConnect},
+		{contract.LayerAPI, p.startAPI},
+		{contract.LayerSite, p.startSite},
 	}
 	for _, step := range steps {
-		if step.needed {
+		if p.has(step.layer) {
 			if err := step.start(ctx); err != nil {
 				return err
 			}
@@ -221,10 +223,8 @@ func (p *process) view(ctx context.Context, layer string) (*discovery.View, erro
 // telemetry is by what a layer is seen, as the node that it is now.
 func (p *process) telemetry(layer string) (observability.Telemetry, error) {
 	instance := layer
-	if p.member != nil {
-		if number, alive := p.member.Number(); alive {
-			instance = fmt.Sprintf("%s-%d", layer, number)
-		}
+	if number, alive := p.member.Number(); alive {
+		instance = fmt.Sprintf("%s-%d", layer, number)
 	}
 	return p.seen.Layer(layer, instance)
 }

@@ -248,10 +248,9 @@ func (p *process) startSite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.member != nil { // a site alone needs no etcd
-		if err := p.makeKnown(ctx, contract.LayerSite, s.Addr()); err != nil {
-			return err
-		}
+	if err := p.makeKnown(ctx, contract.LayerSite, s.Addr()); err != nil {
+		_ = s.Close() // the other error is the one to tell
+		return err
 	}
 	p.bound.Page = s.Addr()
 	p.life.run("site", s.Run)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,25 +119,30 @@ func TestWaitsForDependencies(t *testing.T) {
 	c.Enter(t, ann, 1)
 }
 
-// TestStopsWhileWaiting: told to stop while it waits for a dependency, a process ends in peace.
+// TestStopsWhileWaiting: told to stop while it waits for a dependency, a process ends in peace. Every layer waits for
+// etcd, where the others find it.
 func TestStopsWhileWaiting(t *testing.T) {
-	cfg := backend{etcd: "http://" + freePort(t), redis: "127.0.0.1:1", database: "sqlite:" + t.TempDir() + "/x.db"}.config()
-	cfg.Admin.Listen = freePort(t)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, cfg, Options{Layers: All(), Log: io.Discard}) }()
-	eventually(t, "waits for etcd", func() bool {
-		_, reasons := readiness(cfg.Admin.Listen)
-		return reasons["etcd"] != ""
-	})
-	stop()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(testclient.Patience):
-		t.Error("not stopped")
+	for _, chosen := range append([][]string{All()}, slices.Collect(slices.Chunk(All(), 1))...) {
+		t.Run(strings.Join(chosen, ","), func(t *testing.T) {
+			cfg := backend{etcd: "http://" + freePort(t), redis: "127.0.0.1:1", database: "sqlite:" + t.TempDir() + "/x.db"}.config()
+			cfg.Admin.Listen = freePort(t)
+			ctx, stop := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- Run(ctx, cfg, Options{Layers: chosen, Log: io.Discard}) }()
+			eventually(t, "waits for etcd", func() bool {
+				_, reasons := readiness(cfg.Admin.Listen)
+				return reasons["etcd"] != ""
+			})
+			stop()
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(testclient.Patience):
+				t.Error("not stopped")
+			}
+		})
 	}
 }
 

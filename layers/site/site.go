@@ -127,5 +127,8 @@ func (s *Site) Addr() string { return s.server.Addr() }
 // Run serves until ctx ends, then finishes the requests in flight. It returns nil after a full drain.
 func (s *Site) Run(ctx context.Context) error { return s.server.Run(ctx) }
 
+// Close releases the port of a Site that will not be run.
+func (s *Site) Close() error { return s.server.Close() }
+
 // Handler answers GET and HEAD for the page, its assets and /config.json.
 func (s *Site) Handler() http.Handler { return counted{s} }

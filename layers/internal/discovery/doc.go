@@ -34,7 +34,8 @@
 // # Names in etcd
 //
 //	/gochat/numbers/17              the lease that holds the number
-//	/gochat/nodes/connect/connect-17   where its rpc answers; the epoch is the revision of the registration
+//	/gochat/nodes/connect/connect-17   where its rpc answers, of a layer without rpc where people find it; the epoch
+//	                                   is the revision of the registration
 //	/gochat/partitions/deliveries/3    number, lease and instance of the owner
 //	/gochat/jobs/outbox/0              the same for a job that one process does at a time
 //

@@ -17,7 +17,7 @@ const lookupWait = time.Second
 type Node struct {
 	Ref   contract.NodeRef
 	Layer string
-	Addr  string // host:port where its rpc answers
+	Addr  string // host:port where its rpc answers; of a layer without rpc, where people find it
 }
 
 func compareNode(n Node, id contract.NodeID) int {
