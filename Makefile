@@ -39,7 +39,7 @@ test: setup check ## set up, check and test everything; what CI runs
 
 .PHONY: check
 check: page ## formatting, vet, staticcheck, types of the page
-	@test -z "$$(gofmt -l cmd layers migrations observability)" || { gofmt -l cmd layers migrations observability; echo "gofmt these"; exit 1; }
+	@test -z "$$(gofmt -l cmd e2e layers migrations observability)" || { gofmt -l cmd e2e layers migrations observability; echo "gofmt these"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	cd $(WEB) && $(NPM) run lint
