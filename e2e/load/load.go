@@ -183,7 +183,10 @@ func (p *person) logIn(ctx context.Context, path string, want int) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.token, p.id = out.Token, out.UserID
+	p.token = out.Token
+	if p.id == 0 { // from then on it is read without mu
+		p.id = out.UserID
+	}
 	return nil
 }
 

@@ -66,6 +66,21 @@ func TestPushedOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestOvertakenFirst has the first message of a direct conversation that comes here be overtaken: it comes late.
+func TestOvertakenFirst(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 5})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn := member(t, n, 2)
+	sixth, seventh := s.add("dm:1:2", "x"), s.add("dm:1:2", "x")
+	n.push(t, seventh)
+	n.push(t, sixth)
+	n.push(t, sixth)
+	settle(t, conn)
+	if got := seqs(conn, "dm:1:2"); !slices.Equal(got, []int64{7, 6}) {
+		t.Errorf("got %v, want 7 and then 6, once", got)
+	}
+}
+
 // TestLostLast has nothing follow the push that was missed.
 func TestLostLast(t *testing.T) {
 	for _, conversation := range []contract.Conversation{"room:1", "dm:1:2"} {

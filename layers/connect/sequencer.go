@@ -26,6 +26,7 @@ type sequencer struct {
 
 // head is how far one conversation has come here.
 type head struct {
+	first  int64 // of a direct conversation, the lowest that was pushed here: what is below was not
 	last   int64 // pushed up to here
 	want   int64 // above last: what is between is being fetched
 	ahead  int64 // logic's head at the last comparison
@@ -147,8 +148,11 @@ func (s *sequencer) depart(user contract.UserID, room contract.RoomID) {
 // admitRoom reports whether a delivery to a room goes out now. It is called with mu held.
 func (s *sequencer) admitRoom(d *contract.Delivery) bool {
 	r := s.rooms[d.Room]
-	if r == nil || d.Seq == 0 {
-		return true // nobody is there, or it is nothing that is numbered
+	if r == nil {
+		return false // nobody is there
+	}
+	if d.Seq == 0 {
+		return true
 	}
 	r.active = s.round
 	return s.admit(&r.head, d.Seq, subject{conversation: d.Conversation, room: d.Room})
@@ -166,7 +170,7 @@ func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) (goes,
 	}
 	h := u.heads[d.Conversation]
 	if h == nil {
-		u.keep(d.Conversation, &head{last: d.Seq, active: s.round})
+		u.keep(d.Conversation, &head{first: d.Seq, last: d.Seq, active: s.round})
 		return true, true
 	}
 	h.active = s.round
@@ -192,6 +196,9 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 // admit is called with mu held.
 func (s *sequencer) admit(h *head, seq int64, of subject) bool {
 	switch {
+	case seq < h.first: // overtaken by the first that came: late is better than not at all
+		h.first = seq
+		return true
 	case h.repairing():
 		h.want = max(h.want, seq) // it comes with what is fetched
 	case seq == h.last+1:

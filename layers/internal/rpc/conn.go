@@ -32,6 +32,7 @@ const (
 type conn struct {
 	addr  string
 	owned *sync.WaitGroup // those that dial, for which the caller waits
+	sends sends
 
 	mu      sync.Mutex
 	link    *link
