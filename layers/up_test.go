@@ -25,6 +25,18 @@ func up(t *testing.T, dir string, cfg Config) *running {
 	})
 }
 
+// refused is the error with which Up does not begin.
+func refused(t *testing.T, dir string, cfg Config) error {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	err := Up(ctx, cfg, UpOptions{Options: Options{Log: &syncBuffer{}, Ready: func(Addresses) { stop() }}, DataDir: dir})
+	if err == nil {
+		t.Fatal("it ran")
+	}
+	return err
+}
+
 func login(t *testing.T, r *running, name, password string) (*testclient.User, int) {
 	t.Helper()
 	u := &testclient.User{API: r.api(), Name: name}
@@ -80,8 +92,7 @@ func TestUp(t *testing.T) {
 func TestUpRefusesASharedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	up(t, dir, upConfig())
-	err := Up(t.Context(), upConfig(), UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: dir})
-	if err == nil || !strings.Contains(err.Error(), "in use") {
+	if err := refused(t, dir, upConfig()); !strings.Contains(err.Error(), "in use") {
 		t.Errorf("got %v, want that the directory is in use", err)
 	}
 }
@@ -107,8 +118,7 @@ func TestDemoUsersAreNotTakenBeyondLoopback(t *testing.T) {
 	}
 	cfg := upConfig()
 	cfg.API.Listen = ":0"
-	err := Up(t.Context(), cfg, UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: dir})
-	if err == nil || !strings.Contains(err.Error(), "demo, test, admin") {
+	if err := refused(t, dir, cfg); !strings.Contains(err.Error(), "demo, test, admin") {
 		t.Errorf("got %v, want an error that names the demo users", err)
 	}
 }
@@ -139,6 +149,17 @@ func TestOnLoopback(t *testing.T) {
 			t.Errorf("%s: got %t, want %t", listen, got, want)
 		}
 	}
+	for name, listen := range map[string]func(*Config) *string{
+		"api": func(c *Config) *string { return &c.API.Listen }, "site": func(c *Config) *string { return &c.Site.Listen },
+		"admin": func(c *Config) *string { return &c.Admin.Listen }, "rpc": func(c *Config) *string { return &c.RPC.Listen },
+		"websocket": func(c *Config) *string { return &c.Connect.WebSocket.Listen },
+	} {
+		cfg := Defaults()
+		*listen(&cfg) = ":1"
+		if cfg.onLoopback() {
+			t.Errorf("got true with %s on every address, want false", name)
+		}
+	}
 }
 
 // TestPortTaken names the address and starts nothing.
@@ -146,8 +167,7 @@ func TestPortTaken(t *testing.T) {
 	r := up(t, t.TempDir(), upConfig())
 	cfg := upConfig()
 	cfg.API.Listen = r.API
-	err := Up(t.Context(), cfg, UpOptions{Options: Options{Log: &syncBuffer{}}, DataDir: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), r.API) {
+	if err := refused(t, t.TempDir(), cfg); !strings.Contains(err.Error(), r.API) {
 		t.Errorf("got %v, want an error that names %s", err, r.API)
 	}
 }

@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -93,36 +94,56 @@ func TestAuthDeadlineWhileLogicIsAway(t *testing.T) {
 // TestHalfAPacket does not wait for ever for the rest of a packet, whoever sent its beginning; between packets it does.
 func TestHalfAPacket(t *testing.T) {
 	const limit = 300 * time.Millisecond
-	n := startNode(t, obliging(), func(c *Connect) { c.timeouts.packet = limit })
-	conn, err := net.Dial("tcp", n.TCPAddrs()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetReadDeadline(time.Now().Add(testclient.Patience)); err != nil {
-		t.Fatal(err)
-	}
+	n := startNode(t, obliging(), func(c *Connect) { c.timeouts.packet, c.cfg.AuthWithin = limit, testclient.Patience })
 	idle := testclient.TCP(t, n.TCPAddrs()[0])
 	hello(t, n, idle, 2, 1)
-	write := func(b string) {
-		t.Helper()
-		if _, err := conn.Write([]byte(b)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	ping := string(testclient.Packet([]byte(`{"op":10}`)))
-	write(ping + ping[:7]) // glued: the beginning of the second is read with the first
-	packets := wire.NewPacketReader(conn)
-	var got []string
-	for {
-		payload, err := packets.Next()
-		if err != nil {
-			break
-		}
-		got = append(got, string(payload))
-	}
-	if len(got) != 2 || !strings.Contains(got[1], "bad_request") {
-		t.Errorf("got %q, want a pong, then bad_request and the end", got)
+	long := testclient.Packet(bytes.Repeat([]byte(" "), 1000))
+	for _, c := range []struct {
+		name  string
+		write string
+		pongs int
+		drip  []byte // comes byte by byte afterwards
+	}{
+		{"alone", ping[:7], 0, nil},
+		{"glued to a whole one", ping + ping[:7], 1, nil}, // it is read with that one
+		{"byte by byte", ping, 1, long},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", n.TCPAddrs()[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var dripping sync.WaitGroup
+			defer dripping.Wait()
+			defer func() { _ = conn.Close() }()
+			if err := conn.SetReadDeadline(time.Now().Add(testclient.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte(c.write)); err != nil {
+				t.Fatal(err)
+			}
+			dripping.Go(func() {
+				for i := range c.drip {
+					if _, err := conn.Write(c.drip[i : i+1]); err != nil {
+						return // the connection has ended, as it should
+					}
+					time.Sleep(limit / 6)
+				}
+			})
+			packets := wire.NewPacketReader(conn)
+			var got []string
+			for {
+				payload, err := packets.Next()
+				if err != nil {
+					break
+				}
+				got = append(got, string(payload))
+			}
+			if len(got) != c.pongs+1 || !strings.Contains(got[c.pongs], "bad_request") {
+				t.Errorf("got %q, want %d pongs, then bad_request and the end", got, c.pongs)
+			}
+		})
 	}
 	time.Sleep(2 * limit)
 	settle(t, idle)

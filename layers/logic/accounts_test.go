@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,6 +293,20 @@ func TestDemoUsers(t *testing.T) {
 	}
 	if n, err := other.store.CountUsers(t.Context()); err != nil || n != 1 {
 		t.Errorf("%d users (%v) where there was one: known passwords were added", n, err)
+	}
+}
+
+// What is missing of the demo users is made beside those that are there, and open to everybody are those alone that have
+// the password that everybody knows.
+func TestMissingDemoUsers(t *testing.T) {
+	l := newHouse(t).logic(t)
+	register(t, l, "demo")
+	if err := l.MakeDemoUsers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.DemoUsers(t.Context())
+	if want := []string{"test", "admin"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("open to everybody: got %v, %v, want %v", got, err, want)
 	}
 }
 
