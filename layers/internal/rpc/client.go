@@ -41,7 +41,7 @@ type caller struct {
 	turn    atomic.Uint64
 	telemetry
 
-	goroutines sync.WaitGroup // that dial, and that send what has gathered
+	goroutines sync.WaitGroup // that dial
 
 	mu      sync.Mutex
 	conns   map[contract.NodeRef]*conn
@@ -87,13 +87,6 @@ const attempts = 3
 // call asks one node: the one that the key's hash prefers, or with an empty key each in turn. It tries further
 // nodes if the peer has not seen the call and, with again, also if that is not known.
 func call[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A) (*R, error) {
-	return callBy(ctx, c, method, key, again, arg, exchange[A, R])
-}
-
-// exchanger sends an argument to a peer and reads the reply.
-type exchanger[A, R any] func(ctx context.Context, c *caller, peer Peer, method string, arg *A) (*Reply[R], error)
-
-func callBy[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A, by exchanger[A, R]) (*R, error) {
 	peers := c.order(key)
 	if len(peers) == 0 {
 		return nil, contract.RetryLater(contract.Unavailable, time.Second, "no %s node is up", c.service)
@@ -101,7 +94,7 @@ func callBy[A, R any](ctx context.Context, c *caller, method, key string, again 
 	var err error
 	for i := range attempts {
 		var value *R
-		value, err = callPeerBy(ctx, c, peers[i%len(peers)], method, arg, by)
+		value, err = callPeer[A, R](ctx, c, peers[i%len(peers)], method, arg)
 		if !errors.Is(err, errTransport) || ctx.Err() != nil || !again && !errors.Is(err, errNotSent) {
 			return value, err
 		}
@@ -110,11 +103,7 @@ func callBy[A, R any](ctx context.Context, c *caller, method, key string, again 
 }
 
 // callPeer asks one node once. An error that is errTransport is also an Unavailable.
-func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A) (*R, error) {
-	return callPeerBy(ctx, c, peer, method, arg, exchange[A, R])
-}
-
-func callPeerBy[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by exchanger[A, R]) (_ *R, err error) {
+func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A) (_ *R, err error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
@@ -127,7 +116,7 @@ func callPeerBy[A, R any](ctx context.Context, c *caller, peer Peer, method stri
 		c.seconds.WithLabelValues(c.service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
 	}()
 
-	reply, err := by(ctx, c, peer, method, arg)
+	reply, err := exchange[R](ctx, c, peer, method, arg)
 	switch {
 	case contract.CodeOf(err) == contract.TooLarge:
 		return nil, err
@@ -143,8 +132,8 @@ func callPeerBy[A, R any](ctx context.Context, c *caller, peer Peer, method stri
 	return reply.Value, nil
 }
 
-// exchange is a call of its own.
-func exchange[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A) (*Reply[R], error) {
+// exchange sends the argument and reads the reply.
+func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, arg any) (*Reply[R], error) {
 	conn, err := c.conn(peer)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)

@@ -32,7 +32,6 @@ const (
 type conn struct {
 	addr  string
 	owned *sync.WaitGroup // those that dial, for which the caller waits
-	sends sends
 
 	mu      sync.Mutex
 	link    *link

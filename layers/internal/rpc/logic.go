@@ -111,7 +111,7 @@ func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 		// With From unknown the two directions may be accepted by two nodes, each keeping its sender's order.
 		key = contract.DirectConversation(max(r.From, 0), r.To)
 	}
-	return callBy(ctx, l.caller, "Send", string(key), r.ClientID != "", r, exchangeSend)
+	return call[contract.SendRequest, contract.Receipt](ctx, l.caller, "Send", string(key), r.ClientID != "", r)
 }
 
 func (l *Logic) History(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {

@@ -131,36 +131,26 @@ type service struct {
 
 // handle registers one method of a service.
 func handle[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
-	serve := func(ctx context.Context, arg *A, reply *Reply[R]) error {
+	name := s.name + "/" + method
+	answer := func(ctx context.Context, arg *A, reply *Reply[R]) error {
 		metadata, _ := ctx.Value(share.ReqMetaDataKey).(map[string]string)
 		ctx = s.propagator.Extract(ctx, propagation.MapCarrier(metadata))
-		reply.Value, reply.Err = answer(ctx, s, method, arg, f)
+		ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+		defer span.End()
+		start := time.Now()
+		value, err := safely(ctx, arg, f)
+		s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+		reply.Value, reply.Err = value, contract.AsError(err)
+		// What the client does not get to see is said here; the rest is the caller's to log.
+		if reply.Err != nil && reply.Err.Code == contract.Internal {
+			s.log.ErrorContext(ctx, "rpc call failed", "method", name, "err", err)
+		}
 		return nil
 	}
-	return s.register(method, serve)
-}
-
-func (s *service) register(method string, serve any) error {
-	if err := s.rpcx.RegisterFunctionName(s.name, method, serve, ""); err != nil {
-		return fmt.Errorf("register %s/%s: %w", s.name, method, err)
+	if err := s.rpcx.RegisterFunctionName(s.name, method, answer, ""); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
 	}
 	return nil
-}
-
-// answer calls the method, seen by a span and a metric.
-func answer[A, R any](ctx context.Context, s *service, method string, arg *A, f func(context.Context, *A) (*R, error)) (*R, *contract.Error) {
-	name := s.name + "/" + method
-	ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
-	defer span.End()
-	start := time.Now()
-	value, err := safely(ctx, arg, f)
-	s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
-	e := contract.AsError(err)
-	// What the client does not get to see is said here; the rest is the caller's to log.
-	if e != nil && e.Code == contract.Internal {
-		s.log.ErrorContext(ctx, "rpc call failed", "method", name, "err", err)
-	}
-	return value, e
 }
 
 // safely turns a panic into an error here, since rpcx would log the argument with it, passwords included.
@@ -197,7 +187,6 @@ func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) err
 		handle(s, "Announce", l.Announce),
 		handle(s, "PresenceChanged", l.PresenceChanged),
 		handle(s, "Send", l.Send),
-		s.register(methodSends, s.sends(l.Send)),
 		handle(s, "History", l.History),
 		handle(s, "Heads", l.Heads),
 		handle(s, "ConversationHeads", l.ConversationHeads),
