@@ -11,6 +11,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
 // Every node gets each conversation in its order, once; and while a push is in flight, what comes gathers for the
@@ -302,7 +303,7 @@ func TestEnd(t *testing.T) {
 		return nil, nil
 	})
 	w.publish(toRoom(1, 1))
-	await(t, "the push", inside)
+	testwait.Receive(t, "the push", inside)
 	ended := make(chan struct{})
 	go func() { w.stop(); close(ended) }()
 	select {
@@ -311,7 +312,7 @@ func TestEnd(t *testing.T) {
 	case <-time.After(50 * time.Millisecond): // enough to see it, if it does
 	}
 	close(release)
-	await(t, "the task ends", ended)
+	testwait.Receive(t, "the task ends", ended)
 	if got := w.received(nodeA); len(got) != 1 || w.depth() != 0 {
 		t.Errorf("%d brought and %d left in the queue, want 1 and 0", len(got), w.depth())
 	}
@@ -331,7 +332,7 @@ func TestEndOutlastsTheDrain(t *testing.T) {
 		return nil, nil
 	})
 	w.publish(toRoom(1, 1))
-	await(t, "the push", inside)
+	testwait.Receive(t, "the push", inside)
 	ended := make(chan struct{})
 	go func() { w.stop(); close(ended) }()
 	select {
@@ -340,7 +341,7 @@ func TestEndOutlastsTheDrain(t *testing.T) {
 	case <-time.After(time.Second): // enough for the drain to be over
 	}
 	close(release)
-	await(t, "the task ends", ended)
+	testwait.Receive(t, "the task ends", ended)
 	if w.depth() != 1 {
 		t.Errorf("%d items are left, want the one whose handler did not return in time", w.depth())
 	}
