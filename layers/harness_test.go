@@ -1,7 +1,6 @@
 package layers
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -21,8 +20,9 @@ import (
 
 	"gochat/layers/internal/embedded"
 	"gochat/layers/internal/store"
-	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testlog"
+	"gochat/layers/internal/testwait"
 )
 
 // nodeVariable holds the configuration of a process of layers: set, this test binary is that process.
@@ -143,23 +143,7 @@ type running struct {
 	kill func()       // SIGKILL; nil for one in this process
 }
 
-// syncBuffer is a log that is written and read at once.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type syncBuffer = testlog.Buffer
 
 // start runs layers in this process and waits until they are ready. They are drained when the test ends.
 func start(t testing.TB, cfg Config, chosen ...string) *running {
@@ -249,12 +233,4 @@ func spawn(t testing.TB, cfg Config, chosen ...string) *running {
 // api is the base URL of the process's API.
 func (r *running) api() string { return "http://" + r.API }
 
-// eventually polls until ok, for as long as a test waits for anything.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(testclient.Patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", testclient.Patience, what)
-		}
-	}
-}
+var eventually = testwait.Eventually

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testlog"
 	"gochat/observability"
 )
 
@@ -260,26 +259,8 @@ func TestTraceIsPropagatedAndAnswered(t *testing.T) {
 	})
 }
 
-// logs is a log that can be read while it is written.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func telemetry(level slog.Level) (observability.Telemetry, *logs, *prometheus.Registry) {
-	tel, out, reg := observability.Discard(), &logs{}, prometheus.NewRegistry()
+func telemetry(level slog.Level) (observability.Telemetry, *testlog.Buffer, *prometheus.Registry) {
+	tel, out, reg := observability.Discard(), &testlog.Buffer{}, prometheus.NewRegistry()
 	tel.Log, tel.Metrics = slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})), reg
 	return tel, out, reg
 }

@@ -18,6 +18,7 @@ import (
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -419,12 +420,4 @@ func upTo(from, to int64) []int64 {
 	return all
 }
 
-// eventually polls until ok, for as long as a test waits for anything.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(testclient.Patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", testclient.Patience, what)
-		}
-	}
-}
+var eventually = testwait.Eventually

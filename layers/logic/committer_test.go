@@ -11,6 +11,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 )
 
 // sends starts sends of the texts, at once, and answers what waits for them: receipts by text, errors by text.
@@ -67,14 +68,14 @@ func TestCommitsGather(t *testing.T) {
 	l := h.running(t, func(c *Config, _ *AuthConfig) { c.Commit.Batch = 20 })
 	ann := register(t, l, "ann")
 	first := sends(t, l, ann, []string{"first"})
-	if n := await(t, "the first commit", gated.entered); n != 1 {
+	if n := testwait.Receive(t, "the first commit", gated.entered); n != 1 {
 		t.Errorf("the first commit has %d messages, want 1", n)
 	}
 	rest := sends(t, l, ann, texts(50))
 	eventually(t, "all wait", func() bool { return len(l.committer.waiting) == 50 })
 	close(gated.enter)
 	for _, want := range []int{20, 20, 10} {
-		if n := await(t, "a commit", gated.entered); n != want {
+		if n := testwait.Receive(t, "a commit", gated.entered); n != want {
 			t.Errorf("a commit has %d messages, want %d", n, want)
 		}
 	}
@@ -99,7 +100,7 @@ func TestFullQueueAnswersAtOnce(t *testing.T) {
 	l := h.running(t, func(c *Config, _ *AuthConfig) { c.Commit.Batch, c.Commit.Queue = 1, 3 })
 	ann := register(t, l, "ann")
 	waiting := []func() (map[string]*contract.Receipt, map[string]error){sends(t, l, ann, []string{"running"})}
-	await(t, "the first commit", gated.entered)
+	testwait.Receive(t, "the first commit", gated.entered)
 	waiting = append(waiting, sends(t, l, ann, texts(3)))
 	eventually(t, "the queue is full", func() bool { return len(l.committer.waiting) == 3 })
 	_, err := ann.send(t.Context(), l, 1, "one too many") // the commit does not go on before this is answered
@@ -151,13 +152,13 @@ func TestOneSenderLeaves(t *testing.T) {
 	l := h.running(t)
 	ann := register(t, l, "ann")
 	others := sends(t, l, ann, texts(10))
-	await(t, "the first commit", gated.entered)
+	testwait.Receive(t, "the first commit", gated.entered)
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() { _, err := ann.send(ctx, l, 1, "left"); left <- err }()
 	eventually(t, "all wait", func() bool { return len(l.committer.waiting) > 0 })
 	leave()
-	wantCode(t, await(t, "the one that leaves is answered", left), contract.Unavailable)
+	wantCode(t, testwait.Receive(t, "the one that leaves is answered", left), contract.Unavailable)
 	close(gated.enter)
 	if receipts, errs := others(); len(receipts) != 10 || len(errs) != 0 {
 		t.Errorf("the others: %d receipts, %v", len(receipts), errs)
@@ -173,7 +174,7 @@ func TestDrainCommitsWhatWasAccepted(t *testing.T) {
 	stop := run(t, l)
 	ann := register(t, l, "ann")
 	accepted := sends(t, l, ann, texts(30))
-	first := await(t, "the first commit", gated.entered)
+	first := testwait.Receive(t, "the first commit", gated.entered)
 	eventually(t, "all are accepted", func() bool { return len(l.committer.waiting) == 30-first })
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
@@ -186,7 +187,7 @@ func TestDrainCommitsWhatWasAccepted(t *testing.T) {
 	wantCode(t, err, contract.Unavailable)
 	close(gated.enter)
 	receipts, errs := accepted()
-	await(t, "the logic ends", stopped)
+	testwait.Receive(t, "the logic ends", stopped)
 	if len(receipts) != 30 || len(errs) != 0 {
 		t.Errorf("%d receipts, %v", len(receipts), errs)
 	}

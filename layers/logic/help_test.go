@@ -16,32 +16,13 @@ import (
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
-// patience bounds every wait: much longer than anything takes, so that only a broken promise meets it.
-const patience = 60 * time.Second
+const patience = testwait.Patience
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
-
-// await receives from c, and ends the test if nothing comes.
-func await[T any](t testing.TB, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("not within %s: %s", patience, what)
-		panic("unreachable")
-	}
-}
+var eventually = testwait.Eventually
 
 func wantCode(t testing.TB, err error, want contract.Code) {
 	t.Helper()
@@ -137,7 +118,7 @@ func run(t *testing.T, l *Logic) (stop func()) {
 	go func() { done <- l.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := await(t, "the logic ends", done); err != nil {
+		if err := testwait.Receive(t, "the logic ends", done); err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 )
 
 var (
@@ -261,7 +262,7 @@ func TestEndTellsOfDeadNodes(t *testing.T) {
 	late := &lateForgetter{h.deps.Presence, make(chan struct{})}
 	h.deps.Presence = late
 	stop := run(t, h.logic(t))
-	await(t, "the routes are being taken back", late.forgetting)
+	testwait.Receive(t, "the routes are being taken back", late.forgetting)
 	stop()
 	if told := h.toldRoom(t, 1); len(told) != 1 || told[0].Count != 1 {
 		t.Errorf("told %+v, want a count of 1 once", told)

@@ -11,29 +11,19 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/queue/queuetest"
 	queueredis "gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
-
-// all owns every partition.
-type all struct{}
-
-func (all) Run(ctx context.Context, n int, own func(context.Context, int) error) error {
-	var owning sync.WaitGroup
-	for p := range n {
-		owning.Go(func() { _ = own(ctx, p) })
-	}
-	owning.Wait()
-	return nil
-}
 
 func redisQueue(t *testing.T, addr string) *queueredis.Queue {
 	t.Helper()
 	cfg := queueredis.DefaultConfig()
 	cfg.Addrs, cfg.Partitions = []string{addr}, 4
-	q, err := queueredis.New(cfg, all{}, observability.Discard())
+	q, err := queueredis.New(cfg, queuetest.NewOwners(), observability.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +58,7 @@ func collect(t *testing.T, q *queueredis.Queue) func() map[contract.Conversation
 	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := await(t, "the consumer ends", done); err != nil {
+		if err := testwait.Receive(t, "the consumer ends", done); err != nil {
 			t.Errorf("consume: %v", err)
 		}
 	})

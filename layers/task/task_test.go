@@ -14,6 +14,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -368,7 +369,7 @@ func TestEnd(t *testing.T) {
 		return nil, nil
 	})
 	w.publish(toRoom(1, 1))
-	await(t, "the push", inside)
+	testwait.Receive(t, "the push", inside)
 	ended := make(chan struct{})
 	go func() { w.stop(); close(ended) }()
 	select {
@@ -377,7 +378,7 @@ func TestEnd(t *testing.T) {
 	case <-time.After(50 * time.Millisecond): // enough to see it, if it does
 	}
 	close(release)
-	await(t, "the task ends", ended)
+	testwait.Receive(t, "the task ends", ended)
 	if got := w.received(nodeA); len(got) != 1 || w.depth() != 0 {
 		t.Errorf("%d brought and %d left in the queue, want 1 and 0", len(got), w.depth())
 	}
@@ -397,7 +398,7 @@ func TestEndOutlastsTheDrain(t *testing.T) {
 		return nil, nil
 	})
 	w.publish(toRoom(1, 1))
-	await(t, "the push", inside)
+	testwait.Receive(t, "the push", inside)
 	ended := make(chan struct{})
 	go func() { w.stop(); close(ended) }()
 	select {
@@ -406,7 +407,7 @@ func TestEndOutlastsTheDrain(t *testing.T) {
 	case <-time.After(time.Second): // enough for the drain to be over
 	}
 	close(release)
-	await(t, "the task ends", ended)
+	testwait.Receive(t, "the task ends", ended)
 	if w.depth() != 1 {
 		t.Errorf("%d items are left, want the one whose handler did not return in time", w.depth())
 	}

@@ -11,51 +11,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/queue/queuetest"
 	queueredis "gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
-// patience bounds every wait: much longer than anything takes, so that only a broken promise meets it.
-const patience = 60 * time.Second
+const patience = testwait.Patience
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
-
-// await receives from c, and ends the test if nothing comes.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("not within %s: %s", patience, what)
-		panic("unreachable")
-	}
-}
+var eventually = testwait.Eventually
 
 var (
 	nodeA = contract.NodeRef{ID: "connect-1", Epoch: 10}
 	nodeB = contract.NodeRef{ID: "connect-2", Epoch: 20}
 )
-
-// all owns every partition.
-type all struct{}
-
-func (all) Run(ctx context.Context, n int, own func(context.Context, int) error) error {
-	var owning sync.WaitGroup
-	for p := range n {
-		owning.Go(func() { _ = own(ctx, p) })
-	}
-	owning.Wait()
-	return nil
-}
 
 // world is what a Task works with: a real queue, and routes and nodes that the test scripts.
 type world struct {
@@ -97,7 +67,7 @@ func drainingWorld(t *testing.T, drain time.Duration, change ...func(*Config)) *
 	queueConfig.Addrs, queueConfig.Partitions = []string{testdeps.Redis(t).Addr()}, partitions
 	queueConfig.Drain = drain
 	var err error
-	if w.queue, err = queueredis.New(queueConfig, all{}, observability.Discard()); err != nil {
+	if w.queue, err = queueredis.New(queueConfig, queuetest.NewOwners(), observability.Discard()); err != nil {
 		t.Fatal(err)
 	}
 	tel := observability.Discard()
@@ -108,7 +78,7 @@ func drainingWorld(t *testing.T, drain time.Duration, change ...func(*Config)) *
 	go func() { done <- w.task.Run(ctx) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := await(t, "the task ends", done); err != nil {
+		if err := testwait.Receive(t, "the task ends", done); err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})

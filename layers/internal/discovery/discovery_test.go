@@ -14,18 +14,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
-// await polls until ok, and fails after within.
-func await(t testing.TB, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-	}
-}
+var await = testwait.Within
 
 func testConfig(endpoint string, ttl time.Duration) Config {
 	cfg := Defaults()

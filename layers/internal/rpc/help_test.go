@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -9,43 +8,24 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testlog"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
 // libraryLogged is what rpcx has logged in all tests.
-var libraryLogged = &syncBuffer{}
+var libraryLogged = &testlog.Buffer{}
 
 func TestMain(m *testing.M) {
 	ConfigureLibrary(slog.New(slog.NewTextHandler(libraryLogged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	os.Exit(m.Run())
 }
 
-// patience bounds every wait: much longer than anything takes, so that only a broken promise meets it.
-const patience = 30 * time.Second
+const patience = testwait.Patience
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
-
-// await receives from c, and ends the test if nothing comes.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("not within %s: %s", patience, what)
-		panic("unreachable")
-	}
-}
+var eventually = testwait.Eventually
 
 const secret = "secret of the tests"
 
@@ -87,7 +67,7 @@ func serve(t *testing.T, ref contract.NodeRef, l contract.Logic, c contract.Conn
 	<-srv.rpcx.Started
 	t.Cleanup(func() {
 		n.stop()
-		await(t, "the server ends", n.done)
+		testwait.Receive(t, "the server ends", n.done)
 		n.done <- nil // for those who ask again
 	})
 	return n
@@ -96,7 +76,7 @@ func serve(t *testing.T, ref contract.NodeRef, l contract.Logic, c contract.Conn
 // drain ends the server in order and answers what Run returned.
 func (n *node) drain() error {
 	n.stop()
-	err := await(n.t, "the server ends", n.done)
+	err := testwait.Receive(n.t, "the server ends", n.done)
 	n.done <- nil
 	return err
 }
@@ -104,7 +84,7 @@ func (n *node) drain() error {
 // kill ends the server at once, as the end of its process does.
 func (n *node) kill() {
 	_ = n.srv.rpcx.Close()
-	await(n.t, "the server ends", n.done)
+	testwait.Receive(n.t, "the server ends", n.done)
 	n.done <- nil
 }
 
@@ -123,28 +103,11 @@ func logicOf(t *testing.T, peers Peers) *Logic {
 }
 
 // logged is a Telemetry whose log can be read.
-func logged() (observability.Telemetry, *syncBuffer) {
-	log := &syncBuffer{}
+func logged() (observability.Telemetry, *testlog.Buffer) {
+	log := &testlog.Buffer{}
 	tel := observability.Discard()
 	tel.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return tel, log
-}
-
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // silent is a peer that takes connections and never answers; what it does with each is given. It ends with the test.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -33,7 +34,7 @@ func TestClose(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := await(t, "the call in flight fails", flight); contract.CodeOf(err) != contract.Unavailable {
+	if err := testwait.Receive(t, "the call in flight fails", flight); contract.CodeOf(err) != contract.Unavailable {
 		t.Errorf("in flight: got %v, want unavailable", err)
 	}
 	if _, err := l.Rooms(t.Context(), &contract.RoomsRequest{}); contract.CodeOf(err) != contract.Unavailable {
@@ -78,7 +79,7 @@ func TestDrain(t *testing.T) {
 	default:
 	}
 	close(release)
-	if r := await(t, "the answer", got); r.err != nil || r.room.Name != "late" {
+	if r := testwait.Receive(t, "the answer", got); r.err != nil || r.room.Name != "late" {
 		t.Errorf("got %v, %v, want the answer", r.room, r.err)
 	}
 	if err := n.drain(); err != nil {
@@ -105,10 +106,10 @@ func TestDrainIsBounded(t *testing.T) {
 	go func() { failed <- sendUnnamed(t.Context(), l, 1) }()
 	<-inside
 	cancel()
-	if err := await(t, "the server ends", done); err == nil || !strings.Contains(err.Error(), "drain") {
+	if err := testwait.Receive(t, "the server ends", done); err == nil || !strings.Contains(err.Error(), "drain") {
 		t.Errorf("got %v, want that it was not drained", err)
 	}
-	if err := await(t, "the call fails", failed); contract.CodeOf(err) != contract.Unavailable {
+	if err := testwait.Receive(t, "the call fails", failed); contract.CodeOf(err) != contract.Unavailable {
 		t.Errorf("got %v, want unavailable", err)
 	}
 }
@@ -123,7 +124,7 @@ func TestRunWithAnEndedContext(t *testing.T) {
 		cancel()
 		done := make(chan error, 1)
 		go func() { done <- srv.Run(ctx, patience) }()
-		if err := await(t, "the server ends", done); err != nil {
+		if err := testwait.Receive(t, "the server ends", done); err != nil {
 			t.Fatal(err)
 		}
 	}

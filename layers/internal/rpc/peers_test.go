@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -327,7 +328,7 @@ func TestConnectionsOfNodesThatLeft(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	once.Do(func() { close(release) })
-	if err := await(t, "the call in flight", slow); err != nil {
+	if err := testwait.Receive(t, "the call in flight", slow); err != nil {
 		t.Errorf("the call in flight on the node that left: %v", err)
 	}
 	eventually(t, "its connection is closed", func() bool {

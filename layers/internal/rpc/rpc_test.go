@@ -22,6 +22,7 @@ import (
 	apitrace "go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -167,7 +168,7 @@ func TestDeadlinesCross(t *testing.T) {
 			if _, err := l.Rooms(ctx, &contract.RoomsRequest{}); err != nil {
 				t.Fatal(err)
 			}
-			if got := <-seen; got.IsZero() || got.Sub(want).Abs() > patience/10 {
+			if got := <-seen; got.IsZero() || got.Sub(want).Abs() > 3*time.Second {
 				t.Errorf("the handler's deadline is %v, want about %v", got, want)
 			}
 		})
@@ -184,7 +185,7 @@ func TestDeadlinesCross(t *testing.T) {
 		if _, err := logicOn(t, n.peer).Rooms(ctx, &contract.RoomsRequest{}); contract.CodeOf(err) != contract.Unavailable {
 			t.Errorf("got %v, want unavailable", err)
 		}
-		await(t, "the handler ends", ended)
+		testwait.Receive(t, "the handler ends", ended)
 	})
 }
 
@@ -207,7 +208,7 @@ func TestHungPeer(t *testing.T) {
 			}
 			done := make(chan struct{})
 			go func() { calls.Wait(); close(done) }()
-			await(t, "every call ends with its deadline", done)
+			testwait.Receive(t, "every call ends with its deadline", done)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if link := l.conns[peer.Ref].link; link.calls.Load() != 0 {
@@ -380,7 +381,7 @@ func TestMessagesAboveTheLimit(t *testing.T) {
 		t.Errorf("below the limit: %v", err)
 	}
 	close(release)
-	if err := await(t, "the other call ends", other); err != nil {
+	if err := testwait.Receive(t, "the other call ends", other); err != nil {
 		t.Errorf("the other call failed: %v", err)
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -150,14 +150,7 @@ func (srv *server) kill() {
 	_ = srv.cmd.Wait()
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+var eventually = testwait.Eventually
 
 // TestStore holds every kind of Redis to every promise.
 func TestStore(t *testing.T) {

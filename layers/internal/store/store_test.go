@@ -18,6 +18,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -285,14 +286,7 @@ func testDeadlock(t *testing.T, s *Store) {
 	}
 }
 
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+var eventually = testwait.Eventually
 
 const killedURL = "GOCHAT_STORE_TEST_COMMITS_TO"
 

@@ -17,10 +17,12 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"gochat/layers/internal/testwait"
 )
 
 // Patience is how long a test waits for what must come.
-const Patience = 45 * time.Second
+const Patience = testwait.Patience
 
 // Frame is a JSON object as it came.
 type Frame map[string]any

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
 // A handler that cannot do one item names it, or panics over it. What comes before and after it is handled, in order.
@@ -41,7 +42,7 @@ func testFaultyItem(t *testing.T, h Harness) {
 				return nil
 			})
 			for len(got) < last-first {
-				got = append(got, await(t, "the other items arrive", handled))
+				got = append(got, testwait.Receive(t, "the other items arrive", handled))
 			}
 			consumer.stop()
 			want := slices.DeleteFunc(slices.Collect(func(yield func(int) bool) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
 func testEmpty(t *testing.T, h Harness) {
@@ -51,7 +52,7 @@ func testBytes(t *testing.T, h Harness) {
 		return nil
 	})
 	for i, w := range want {
-		g := await(t, fmt.Sprintf("item %d arrives", i), got)
+		g := testwait.Receive(t, fmt.Sprintf("item %d arrives", i), got)
 		if g.Key != w.Key || !bytes.Equal(g.Body, w.Body) || !maps.Equal(g.Headers, w.Headers) {
 			t.Errorf("item %d: got key %q, %d bytes, headers %q; want key %q, %d bytes, headers %q",
 				i, g.Key, len(g.Body), g.Headers, w.Key, len(w.Body), w.Headers)
@@ -104,9 +105,9 @@ func testIndependence(t *testing.T, h Harness) {
 		return nil
 	})
 	publish(t, q, numbered(stuck, 1, 1)...)
-	await(t, "the handler is stuck in one partition", entered)
+	testwait.Receive(t, "the handler is stuck in one partition", entered)
 	publish(t, q, numbered(free, 1, 1)...)
-	await(t, "another partition is served", passed)
+	testwait.Receive(t, "another partition is served", passed)
 }
 
 func testHandlerError(t *testing.T, h Harness) {
@@ -175,7 +176,7 @@ func testDeath(t *testing.T, h Harness) {
 		<-release
 		return nil
 	})
-	await(t, "the first consumer holds items", entered)
+	testwait.Receive(t, "the first consumer holds items", entered)
 	_ = dying.Close()
 	close(release) // too late to acknowledge
 	c.stop()

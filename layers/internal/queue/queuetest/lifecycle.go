@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
 func testDrain(t *testing.T, h Harness) {
@@ -28,7 +29,7 @@ func testDrain(t *testing.T, h Harness) {
 		}
 		return done.handle(ctx, items)
 	})
-	await(t, "the handler runs", entered)
+	testwait.Receive(t, "the handler runs", entered)
 	c.cancel()
 	select {
 	case err := <-c.ended:
@@ -72,7 +73,7 @@ func testDrainEnds(t *testing.T, h Harness) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	await(t, "the handler runs", entered)
+	testwait.Receive(t, "the handler runs", entered)
 	c.stop()
 }
 
@@ -151,7 +152,7 @@ func testStats(t *testing.T, h Harness) {
 		return err
 	})
 	defer open()
-	await(t, "a handler holds items", entered)
+	testwait.Receive(t, "a handler holds items", entered)
 	eventually(t, "items are pending", func() bool { return total(read()).Pending > 0 })
 	if got := total(stats).Depth; got != 9 {
 		t.Errorf("depth while handlers run is %d, want 9", got)
@@ -222,7 +223,7 @@ func testAway(t *testing.T, h Harness) {
 		defer cancel()
 		failed <- publisher.Publish(ctx, numbered(key, 6, 6))
 	}()
-	if err := await(t, "publishing fails by its deadline", failed); err == nil {
+	if err := testwait.Receive(t, "publishing fails by its deadline", failed); err == nil {
 		t.Error("publishing succeeded without a broker")
 	}
 	eventually(t, "the consumer says that it cannot work", func() bool {

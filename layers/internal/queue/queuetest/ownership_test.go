@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"testing"
+
+	"gochat/layers/internal/testwait"
 )
 
 func TestOwnersAreExclusiveAndFair(t *testing.T) {
@@ -47,7 +49,7 @@ func TestOwnersAreExclusiveAndFair(t *testing.T) {
 		}()
 		stops = append(stops, func() {
 			cancel()
-			if err := await(t, "Run returns", ended); err != nil {
+			if err := testwait.Receive(t, "Run returns", ended); err != nil {
 				t.Errorf("Run: %v", err)
 			}
 		})

@@ -9,32 +9,12 @@ import (
 	"time"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
-// patience bounds every wait: much longer than anything takes, so that only a broken promise meets it.
-const patience = 60 * time.Second
+const patience = testwait.Patience
 
-// eventually polls until ok, and ends the test if that does not come.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
-
-// await receives from c, and ends the test if nothing comes.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("not within %s: %s", patience, what)
-		panic("unreachable")
-	}
-}
+var eventually = testwait.Eventually
 
 // numbered are the items of key from first to last; the body is the number.
 func numbered(key string, first, last int) []queue.Item {

@@ -11,9 +11,10 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/testwait"
 )
 
-const patience = 60 * time.Second
+const patience = testwait.Patience
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -22,14 +23,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
+var eventually = testwait.Eventually
 
 // connect is a client beside the queue, to look at what it does and to interfere with it.
 func connect(t testing.TB, addr string) *goredis.Client {
