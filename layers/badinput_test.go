@@ -279,6 +279,7 @@ func TestBadCredentials(t *testing.T) {
 			{"into a room that does not exist", "", `{"op":6,"authToken":"TOKEN","roomId":999999999}`, "not_found", 0},
 			{"into a private room of others", "", `{"op":6,"authToken":"TOKEN","roomId":PRIVATE}`, "forbidden", 0},
 			{"token of somebody else in a frame", "TOKEN", `{"op":3,"roomId":ROOM,"msg":"x","authToken":"FOREIGN"}`, "unauthenticated", 1008},
+			{"token of somebody else in a ping", "TOKEN", `{"op":10,"authToken":"FOREIGN"}`, "unauthenticated", 1008},
 			{"token of nobody in a frame", "TOKEN", `{"op":3,"roomId":ROOM,"msg":"x","authToken":"nobody's"}`, "unauthenticated", 1008},
 			{"auth as somebody else", "TOKEN", `{"op":6,"roomId":ROOM,"authToken":"FOREIGN"}`, "unauthenticated", 1008},
 			{"auth as nobody", "TOKEN", `{"op":6,"roomId":ROOM,"authToken":"nobody's"}`, "unauthenticated", 1008},

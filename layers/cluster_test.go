@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
@@ -43,6 +44,28 @@ func TestEveryLayerIsKnown(t *testing.T) {
 		if addr, isTold := want[layer]; isTold && got[0].Addr != addr {
 			t.Errorf("%s is known at %q, want %q", layer, got[0].Addr, addr)
 		}
+	}
+}
+
+// TestLeavesFirst: a layer that nobody calls leaves the view before the rest of its process drains.
+func TestLeavesFirst(t *testing.T) {
+	t.Parallel()
+	cfg := embeddedBackend(t).config()
+	cfg.Connect.Drain = 10 * time.Second // half of it between the two connections
+	start(t, cfg, contract.LayerLogic, contract.LayerTask)
+	r := start(t, cfg, contract.LayerConnect, contract.LayerAPI, contract.LayerSite)
+	for i := range 2 {
+		testclient.TCP(t, r.TCP[0]).Enter(t, testclient.Register(t, r.api(), fmt.Sprint("stays-", i)), 1)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	for _, layer := range []string{contract.LayerAPI, contract.LayerSite} {
+		eventually(t, layer+" has left", func() bool { return len(nodesOf(t, cfg, layer)) == 0 })
+	}
+	select {
+	case <-ended:
+		t.Error("the process has ended: nothing was shown")
+	default:
 	}
 }
 

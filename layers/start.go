@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"strings"
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
@@ -62,7 +61,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err := p.server.ServeLogic(l, tel); err != nil {
 		return err
 	}
-	if p.ownDatabase {
+	if p.ownDatabase && p.cfg.onLoopback() {
 		if err := p.demoUsers(ctx, l); err != nil {
 			return err
 		}
@@ -75,23 +74,19 @@ func (p *process) startLogic(ctx context.Context) error {
 	return nil
 }
 
-// demoUsers makes the demo users where nobody else can reach them, and refuses to serve them where others can.
+// demoUsers makes the demo users, and lets them in.
 func (p *process) demoUsers(ctx context.Context, l *logic.Logic) error {
-	if p.cfg.onLoopback() {
+	return await(ctx, "logic: demo users", p.health, p.log, func(ctx context.Context) error {
 		if err := l.MakeDemoUsers(ctx); err != nil {
 			return fmt.Errorf("make the demo users: %w", err)
 		}
-	}
-	open, err := l.DemoUsers(ctx)
-	if err != nil {
-		return fmt.Errorf("look for demo users: %w", err)
-	}
-	if len(open) > 0 && !p.cfg.onLoopback() {
-		return fmt.Errorf("everybody knows the password of %s in this data directory: "+
-			"stay on loopback, or take another --data-dir", strings.Join(open, ", "))
-	}
-	p.bound.DemoUsers = len(open) > 0
-	return nil
+		open, err := l.DemoUsers(ctx)
+		if err != nil {
+			return fmt.Errorf("look for demo users: %w", err)
+		}
+		p.bound.DemoUsers = len(open) > 0
+		return nil
+	})
 }
 
 // registerLast registers a layer and makes its leaving the first thing of its end.
@@ -236,6 +231,7 @@ func (p *process) startAPI(ctx context.Context) error {
 		return err
 	}
 	p.life.run("api", a.Run)
+	p.life.closing("api registration", p.leave(contract.LayerAPI, 0))
 	return nil
 }
 
@@ -254,6 +250,7 @@ func (p *process) startSite(ctx context.Context) error {
 	}
 	p.bound.Page = s.Addr()
 	p.life.run("site", s.Run)
+	p.life.closing("site registration", p.leave(contract.LayerSite, 0))
 	return nil
 }
 

@@ -110,16 +110,39 @@ func TestNoDemoUsersBeyondLoopback(t *testing.T) {
 	}
 }
 
-// TestDemoUsersAreNotTakenBeyondLoopback: what was made on loopback may not be served to others later.
+// TestDemoUsersAreNotTakenBeyondLoopback: what was made on loopback opens nothing to others later, by whatever command
+// and configuration; and nobody can make such a user there.
 func TestDemoUsersAreNotTakenBeyondLoopback(t *testing.T) {
 	dir := t.TempDir()
 	if err := up(t, dir, upConfig()).stop(); err != nil {
 		t.Fatal(err)
 	}
+	for name, change := range map[string]func(*Config){
+		"another address":                          func(*Config) {},
+		"the same file as a database of one's own": func(c *Config) { c.Database.URL = "sqlite:" + filepath.Join(dir, "gochat.db") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := upConfig()
+			cfg.API.Listen = ":0"
+			change(&cfg)
+			r := up(t, dir, cfg)
+			if r.DemoUsers {
+				t.Error("demo users on an address that others reach")
+			}
+			if _, status := login(t, r, "demo", "111111"); status != http.StatusUnauthorized {
+				t.Errorf("login as demo: status %d, want 401", status)
+			}
+			if err := r.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	cfg := upConfig()
 	cfg.API.Listen = ":0"
-	if err := refused(t, dir, cfg); !strings.Contains(err.Error(), "demo, test, admin") {
-		t.Errorf("got %v, want an error that names the demo users", err)
+	r := up(t, t.TempDir(), cfg)
+	stranger := &testclient.User{API: r.api()}
+	if status, body := stranger.Do(t, "POST", "/v1/register", map[string]any{"name": "demo", "password": "111111"}); status != http.StatusBadRequest {
+		t.Errorf("register demo with the password that everybody knows: %d %s, want 400", status, body)
 	}
 }
 

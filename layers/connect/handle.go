@@ -51,9 +51,14 @@ func (c *channel) refuse(clientID string, err error) {
 
 // act does what the frame asks for.
 func (c *channel) act(ctx context.Context, r *wire.Request) error {
-	switch r.Op {
-	case wire.OpAuth:
+	if r.Op == wire.OpAuth {
 		return c.auth(ctx, r)
+	}
+	if c.who != nil && r.AuthToken != "" && contract.SessionOf(r.AuthToken) != c.who.session {
+		c.end(contract.Unauthenticated, "the token is not this session's")
+		return nil
+	}
+	switch r.Op {
 	case wire.OpPing:
 		return c.ping(ctx, r)
 	case wire.OpPong:
@@ -61,10 +66,6 @@ func (c *channel) act(ctx context.Context, r *wire.Request) error {
 	}
 	if c.who == nil {
 		return contract.Errorf(contract.Unauthenticated, "authenticate first")
-	}
-	if r.AuthToken != "" && contract.SessionOf(r.AuthToken) != c.who.session {
-		c.end(contract.Unauthenticated, "the token is not this session's")
-		return nil
 	}
 	switch r.Op {
 	case wire.OpRoom, wire.OpDirect:

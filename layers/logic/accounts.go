@@ -12,15 +12,15 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// minPasswordBytes keeps the demo password possible and little else that is shorter.
-const minPasswordBytes = 6
-
 func (l *Logic) Register(ctx context.Context, r *contract.RegisterRequest) (*contract.SessionGrant, error) {
 	if err := checkName("name", r.Name, contract.MaxNameBytes); err != nil {
 		return nil, err
 	}
-	if len(r.Password) < minPasswordBytes || len(r.Password) > contract.MaxPasswordBytes {
-		return nil, contract.Errorf(contract.BadRequest, "password: want %d to %d bytes", minPasswordBytes, contract.MaxPasswordBytes)
+	if r.Password == "" || len(r.Password) > contract.MaxPasswordBytes {
+		return nil, contract.Errorf(contract.BadRequest, "password: want 1 to %d bytes", contract.MaxPasswordBytes)
+	}
+	if knownToAll(r.Name, r.Password) {
+		return nil, contract.Errorf(contract.BadRequest, "password: everybody knows this one of %s", r.Name)
 	}
 	if err := checkDevice(r.Device); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (l *Logic) Login(ctx context.Context, r *contract.LoginRequest) (*contract.
 	if err != nil {
 		return nil, err
 	}
-	if !same {
+	if !same || knownToAll(r.Name, r.Password) && !l.demo.Load() {
 		l.limits.failed(r.Name)
 		return nil, contract.Errorf(contract.Unauthenticated, "name or password is wrong")
 	}
