@@ -152,7 +152,7 @@ func rounds(otherwise int) int {
 // acknowledged is lost, doubled, out of order or in another's name.
 func TestFaults(t *testing.T) {
 	f := newFaulty(t, nil)
-	f.killInTurn(seed(t), rounds(14), f.parts)
+	f.killInTurn(seed(t), rounds(20), f.parts)
 }
 
 // killInTurn kills parts while people chat, and starts each again.

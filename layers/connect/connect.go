@@ -163,8 +163,8 @@ func (c *Connect) Run(ctx context.Context) error {
 	inner.Go(func() { c.compareHeads(working) })
 	defer func() {
 		stop()
+		close(c.stopped) // before the wait: a push that waits for a bucket holds up others
 		inner.Wait()
-		close(c.stopped)
 	}()
 
 	accepting, ctx := errgroup.WithContext(ctx)
@@ -318,6 +318,11 @@ func (p *push) toUser(d *delivery, user contract.UserID) {
 // deliver lets admit say which deliveries go where, hands them to the buckets before any other deliveries, and
 // answers what became of each once the buckets have done their part. After an error the frames may still go out.
 func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, admit func(*push)) ([]contract.PushResult, error) {
+	select {
+	case <-c.stopped:
+		return nil, errStopped
+	default:
+	}
 	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
 	for i := range deliveries {
 		d := &delivery{Delivery: &deliveries[i], frame: newFrame(deliveries[i].Frame)}

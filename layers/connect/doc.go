@@ -44,9 +44,9 @@
 //
 // # What may be lost
 //
-// A direct message whose push was missed, to someone who has had none of that conversation since connecting, and
-// whom no further one follows: it is found by who resumes, or names what it has with a ping. Task keeps such messages
-// for a node that it passed over, so both it and task have to fail.
+// A direct message whose push was missed, to someone who has had none of that conversation since connecting, or none
+// for a minute while no further one follows: it is found by who resumes, or names what it has with a ping. Task keeps
+// such messages for a node that it passed over, so both it and task have to fail.
 //
 // # Lock order
 //

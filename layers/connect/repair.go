@@ -21,7 +21,7 @@ const (
 	// A message that was pushed is in the database. One that is not there for so many looks is not waited for longer.
 	repairLooks = 20
 
-	activeRounds = 20 // a conversation is compared for so many rounds after its last delivery, and every so many
+	activeRounds = 20 // a conversation is compared for so many rounds after its last delivery, a room also every so many
 )
 
 // repairMissed repairs whatever the sequencer finds missing, until ctx ends.
@@ -157,7 +157,7 @@ func (c *Connect) compareHeads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		served := c.sequencer.recent(activeRounds, round%activeRounds == 0)
+		served := c.sequencer.recent(round%activeRounds == 0)
 		for some := range slices.Chunk(slices.Collect(maps.Keys(served)), contract.MaxHeads) {
 			asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 			reply, err := c.logic.ConversationHeads(asking, &contract.ConversationHeadsRequest{Conversations: some})

@@ -144,6 +144,28 @@ func TestDueFromEntering(t *testing.T) {
 	awaitSeqs(t, again, "room:1", 10)
 }
 
+// TestPushWhileEntering pushes while the first member's node asks how far the room has come: the room goes on.
+func TestPushWhileEntering(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"room:1": 3})
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	logic.conversationHeads = func(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
+		reply, err := s.heads(ctx, r)
+		once.Do(func() { close(asked); <-answer })
+		return reply, err
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	hello(t, n, c, 2, 1)
+	c.Send(t, object{"op": 15, "roomId": 1})
+	<-asked
+	n.push(t, s.add("room:1", "while it asks"))
+	close(answer)
+	settle(t, c)
+	n.push(t, s.add("room:1", "after"))
+	awaitSeqs(t, c, "room:1", 4, 5)
+}
+
 // TestHeadAway has logic not answer where the room stands: the client may enter later, and nothing is left.
 func TestHeadAway(t *testing.T) {
 	logic, s := stocked(map[contract.Conversation]int{"room:1": 5})

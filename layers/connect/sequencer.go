@@ -17,11 +17,12 @@ type sequencer struct {
 	fetchHead func(context.Context, contract.Conversation) (int64, error)
 	wake      chan struct{} // something is due
 
-	mu    sync.Mutex // held from letting deliveries through until the buckets have them: that is their order
-	round int        // of comparisons, see Connect.compareHeads
-	rooms map[contract.RoomID]*servedRoom
-	users map[contract.UserID]*servedUser
-	due   []subject // whose repair is to begin
+	mu      sync.Mutex              // held from letting deliveries through until the buckets have them: that is their order
+	round   int                     // of comparisons, see Connect.compareHeads; from 1
+	touched [activeRounds][]subject // that saw a delivery in each of the last rounds, once a round, at round % activeRounds
+	rooms   map[contract.RoomID]*servedRoom
+	users   map[contract.UserID]*servedUser
+	due     []subject // whose repair is to begin
 }
 
 // head is how far one conversation has come here.
@@ -63,7 +64,7 @@ type subject struct {
 
 func newSequencer(fetchHead func(context.Context, contract.Conversation) (int64, error)) *sequencer {
 	return &sequencer{
-		fetchHead: fetchHead, wake: make(chan struct{}, 1),
+		fetchHead: fetchHead, wake: make(chan struct{}, 1), round: 1,
 		rooms: make(map[contract.RoomID]*servedRoom), users: make(map[contract.UserID]*servedUser),
 	}
 }
@@ -111,7 +112,8 @@ func (s *sequencer) begin(ctx context.Context, room contract.RoomID, r *servedRo
 	last, err := s.fetchHead(ctx, contract.RoomConversation(room))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.last, r.active = last, s.round
+	r.last = max(r.last, last)
+	s.touch(&r.head, subject{conversation: contract.RoomConversation(room), room: room})
 	if err != nil {
 		r.err = fmt.Errorf("load the room's head: %w", err)
 		delete(s.rooms, room) // the next one tries again
@@ -148,14 +150,31 @@ func (s *sequencer) depart(user contract.UserID, room contract.RoomID) {
 // admitRoom reports whether a delivery to a room goes out now. It is called with mu held.
 func (s *sequencer) admitRoom(d *contract.Delivery) bool {
 	r := s.rooms[d.Room]
-	if r == nil {
-		return false // nobody is there
+	if r == nil || !r.isReady() {
+		return false // nobody is there, or yet
 	}
 	if d.Seq == 0 {
 		return true
 	}
-	r.active = s.round
 	return s.admit(&r.head, d.Seq, subject{conversation: d.Conversation, room: d.Room})
+}
+
+func (r *servedRoom) isReady() bool {
+	select {
+	case <-r.ready:
+		return r.err == nil
+	default:
+		return false
+	}
+}
+
+// touch notes that the conversation is active. It is called with mu held.
+func (s *sequencer) touch(h *head, of subject) {
+	if h.active != s.round {
+		h.active = s.round
+		at := s.round % activeRounds
+		s.touched[at] = append(s.touched[at], of)
+	}
 }
 
 // admitUser reports whether a delivery to a user goes out now, and whether the user has a connection here. It is
@@ -168,13 +187,15 @@ func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) (goes,
 	if d.Seq == 0 {
 		return true, true
 	}
+	of := subject{conversation: d.Conversation, user: user}
 	h := u.heads[d.Conversation]
 	if h == nil {
-		u.keep(d.Conversation, &head{first: d.Seq, last: d.Seq, active: s.round})
+		h = &head{first: d.Seq, last: d.Seq}
+		u.keep(d.Conversation, h)
+		s.touch(h, of)
 		return true, true
 	}
-	h.active = s.round
-	return s.admit(h, d.Seq, subject{conversation: d.Conversation, user: user}), true
+	return s.admit(h, d.Seq, of), true
 }
 
 // keep adds a head and forgets another if there are too many.
@@ -195,6 +216,7 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 
 // admit is called with mu held.
 func (s *sequencer) admit(h *head, seq int64, of subject) bool {
+	s.touch(h, of)
 	switch {
 	case seq < h.first: // overtaken by the first that came: late is better than not at all
 		h.first = seq
@@ -229,7 +251,7 @@ func (s *sequencer) takeDue() []subject {
 // headOf is the subject's head, nil if it is not served any more. It is called with mu held.
 func (s *sequencer) headOf(of subject) *head {
 	if of.room != 0 {
-		if r := s.rooms[of.room]; r != nil {
+		if r := s.rooms[of.room]; r != nil && r.isReady() {
 			return &r.head
 		}
 		return nil
@@ -240,30 +262,28 @@ func (s *sequencer) headOf(of subject) *head {
 	return nil
 }
 
-// recent answers the heads of the conversations that saw a delivery in the last rounds, or with all every one, and
-// begins the next round.
-func (s *sequencer) recent(rounds int, all bool) map[contract.Conversation][]subject {
+// recent answers which conversations saw a delivery in the last activeRounds, or with all also every room, and begins
+// the next round.
+func (s *sequencer) recent(all bool) map[contract.Conversation][]subject {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := make(map[contract.Conversation][]subject)
-	add := func(of subject, h *head) {
-		if all || h.active >= s.round-rounds {
-			found[of.conversation] = append(found[of.conversation], of)
+	of := make(map[subject]struct{})
+	for _, touched := range s.touched {
+		for _, one := range touched {
+			of[one] = struct{}{}
 		}
 	}
-	for id, r := range s.rooms {
-		select {
-		case <-r.ready:
-			add(subject{conversation: contract.RoomConversation(id), room: id}, &r.head)
-		default:
-		}
-	}
-	for id, u := range s.users {
-		for c, h := range u.heads {
-			add(subject{conversation: c, user: id}, h)
+	if all {
+		for id := range s.rooms {
+			of[subject{conversation: contract.RoomConversation(id), room: id}] = struct{}{}
 		}
 	}
 	s.round++
+	s.touched[s.round%activeRounds] = nil
+	found := make(map[contract.Conversation][]subject)
+	for one := range of {
+		found[one.conversation] = append(found[one.conversation], one)
+	}
 	return found
 }
 

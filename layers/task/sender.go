@@ -17,13 +17,14 @@ type sender struct {
 
 	// owed are direct messages that the node was passed over with. They go before whatever comes next: the people
 	// they are for are connected and know nothing of them, while rooms a node repairs by itself. The goroutine's own.
-	owed []contract.Delivery
+	owed []delivery
 }
 
 // parcel is what one handover of a partition has for one node.
 type parcel struct {
 	deliveries []contract.Delivery
 	of         []int                 // for each, which one it is of those handed over
+	addressees []contract.UserID     // for each
 	results    []contract.PushResult // as deliveries, once done is closed, unless err
 	err        error
 	done       chan struct{}
@@ -71,13 +72,16 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 			s.owed = nil
 			continue
 		}
-		err := t.push(node, s, batch, suspect)
+		err := t.pushOwed(node, s, suspect)
+		if err == nil && len(batch) > 0 {
+			err = t.push(node, batch, suspect)
+		}
 		t.mu.Lock()
 		s.suspect = err != nil && contract.CodeOf(err) != contract.NotFound // a life that has ended is nothing to suspect
 		t.mu.Unlock()
 		for _, p := range batch {
 			p.err = err
-			if s.suspect {
+			if contract.CodeOf(err) == contract.Unavailable {
 				t.owe(s, p)
 			}
 			close(p.done)
@@ -100,7 +104,7 @@ func (t *Task) pauseOwing(s *sender) bool {
 func (t *Task) owe(s *sender, p *parcel) {
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room == 0 && d.Seq > 0 && len(s.owed) < maxOwed {
-			s.owed = append(s.owed, *d)
+			s.owed = append(s.owed, delivery{*d, p.addressees[i]})
 			p.deliveries[i].Seq = 0 // counted when it is brought after all
 		}
 	}
@@ -126,9 +130,40 @@ func (t *Task) take(node contract.NodeRef, s *sender) (batch []*parcel, suspect,
 	return batch, s.suspect, false
 }
 
+// pushOwed brings what the node is owed, a part at a time.
+func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
+	for len(s.owed) > 0 {
+		some := s.owed[:min(len(s.owed), maxPush)]
+		p := &parcel{}
+		for i := range some {
+			p.deliveries = append(p.deliveries, some[i].Delivery)
+		}
+		err := t.push(node, []*parcel{p}, once)
+		switch contract.CodeOf(err) {
+		case "":
+			t.count(p.deliveries, p.results)
+			for i := range some {
+				t.offline(&some[i], p.results[i].Absent)
+			}
+		case contract.NotFound: // its people are gone, or somewhere else, and resume
+			for i := range s.owed {
+				t.offline(&s.owed[i], s.owed[i].Users)
+			}
+			s.owed = nil
+			return err
+		case contract.Unavailable:
+			return err
+		default: // the node lives, and will not take these
+			t.m.deliveries.WithLabelValues("error").Add(float64(len(some)))
+		}
+		s.owed = s.owed[len(some):]
+	}
+	return nil
+}
+
 // push tries until the node answers, has died, or has been tried for long enough.
-func (t *Task) push(node contract.NodeRef, s *sender, batch []*parcel, once bool) error {
-	request := &contract.PushRequest{Deliveries: s.owed[:len(s.owed):len(s.owed)]}
+func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
+	request := &contract.PushRequest{}
 	for _, p := range batch {
 		request.Deliveries = append(request.Deliveries, p.deliveries...)
 	}
@@ -149,21 +184,13 @@ func (t *Task) push(node contract.NodeRef, s *sender, batch []*parcel, once bool
 		if err == nil {
 			t.m.pushes.WithLabelValues("ok").Inc()
 			results := reply.Results
-			t.count(s.owed, results[:len(s.owed)])
-			results, s.owed = results[len(s.owed):], nil
 			for _, p := range batch {
 				p.results, results = results[:len(p.deliveries)], results[len(p.deliveries):]
 			}
 			return nil
 		}
-		code := contract.CodeOf(err)
-		t.m.pushes.WithLabelValues(string(code)).Inc()
-		if code == contract.NotFound { // its people are gone, or somewhere else, and resume
-			t.m.deliveries.WithLabelValues("offline").Add(float64(len(s.owed)))
-			s.owed = nil
-			return err
-		}
-		if once || code != contract.Unavailable || time.Since(start) > t.cfg.PushWithin {
+		t.m.pushes.WithLabelValues(string(contract.CodeOf(err))).Inc()
+		if once || contract.CodeOf(err) != contract.Unavailable || time.Since(start) > t.cfg.PushWithin {
 			return err
 		}
 	}

@@ -242,13 +242,13 @@ func (t *Task) resolve(ctx context.Context, deliveries []delivery) (contract.Rou
 // address puts delivery i into the parcel of each node that holds a receiver, and answers how many nodes hold each
 // user. Who is on none at the first look is offline; at the second, among those who are on none.
 func (t *Task) address(i int, d *delivery, routes, before contract.Routes, parcels map[contract.NodeRef]*parcel) map[contract.UserID]int {
-	add := func(node contract.NodeRef, d contract.Delivery) {
+	add := func(node contract.NodeRef, one contract.Delivery) {
 		p := parcels[node]
 		if p == nil {
 			p = &parcel{done: make(chan struct{})}
 			parcels[node] = p
 		}
-		p.deliveries, p.of = append(p.deliveries, d), append(p.of, i)
+		p.deliveries, p.of, p.addressees = append(p.deliveries, one), append(p.of, i), append(p.addressees, d.addressee)
 	}
 	if d.Room != 0 {
 		nodes := routes.Rooms[d.Room]

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -90,8 +91,11 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 	if len(earlier) == 0 {
 		return nil
 	}
-	c := committer{tx: s.query(ctx), dialect: s.dialect}
-	stored, err := c.duplicates(earlier)
+	// What is new is stored by now: the look for the rest gets time of its own, and a second try.
+	stored, err := s.loadEarlier(ctx, earlier)
+	if err != nil {
+		stored, err = s.loadEarlier(ctx, earlier)
+	}
 	if err != nil {
 		return err
 	}
@@ -100,3 +104,12 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 	}
 	return nil
 }
+
+func (s *Store) loadEarlier(ctx context.Context, earlier []*CommitResult) (map[sent]contract.Message, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	return committer{tx: s.query(ctx), dialect: s.dialect}.duplicates(earlier)
+}
+
+// loadTimeout bounds the look for messages that were stored before.
+const loadTimeout = 3 * time.Second

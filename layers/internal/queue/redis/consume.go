@@ -41,6 +41,7 @@ type reader struct {
 	stream    string
 	handler   queue.Handler
 	handled   []string // ids that are done and Redis does not know of yet
+	settled   bool     // nothing but these was pending at the last look, and nothing has failed since
 }
 
 // consume returns once ctx has ended and the handler has returned.
@@ -59,6 +60,7 @@ func (q *Queue) consume(ctx context.Context, p int, h queue.Handler) {
 func (r *reader) step(work context.Context) bool {
 	batch, err := r.read(work)
 	if err != nil {
+		r.settled = false
 		return false
 	}
 	done := 0
@@ -73,6 +75,9 @@ func (r *reader) step(work context.Context) bool {
 		}
 	}
 	r.handled = append(r.handled, batch.ids[:done]...)
+	if err != nil || done < len(batch.items) {
+		r.settled = false
+	}
 	return err == nil
 }
 
@@ -106,8 +111,10 @@ func (r *reader) read(work context.Context) (entries, error) {
 	for _, m := range messages {
 		item, err := decode(m)
 		if err != nil {
-			r.log.Error("entry is not a delivery", "stream", r.stream, "id", m.ID, "err", err)
-			r.readings.Metrics.Failed(queue.OpDecode)
+			if m.Values != nil { // else it was deleted, and is still to be acknowledged
+				r.log.Error("entry is not a delivery", "stream", r.stream, "id", m.ID, "err", err)
+				r.readings.Metrics.Failed(queue.OpDecode)
+			}
 			e.foreign = append(e.foreign, m)
 			continue
 		}
@@ -117,8 +124,8 @@ func (r *reader) read(work context.Context) (entries, error) {
 	return e, nil
 }
 
-// look tells Redis in one round trip what was handled, and asks for what is pending and for what is new. While
-// something is pending, the new ones it got are left: they are pending then.
+// look tells Redis in one round trip what was handled, and asks for what is pending and, unless something may be, for
+// what is new. If something is pending all the same, the new ones it got are left: they are pending then.
 func (r *reader) look(ctx context.Context) (found []goredis.XMessage, pending bool, err error) {
 	pipe := r.client.Pipeline()
 	acks := r.ack(ctx, pipe)
@@ -127,7 +134,10 @@ func (r *reader) look(ctx context.Context) (found []goredis.XMessage, pending bo
 			Group: group, Consumer: consumer, Streams: []string{r.stream, from}, Count: int64(r.cfg.Batch), Block: -1,
 		})
 	}
-	old, fresh := read("0"), read(">")
+	asked := []*goredis.XStreamSliceCmd{read("0")}
+	if r.settled {
+		asked = append(asked, read(">"))
+	}
 	_, _ = pipe.Exec(ctx) // every command has its own error
 	for _, cmd := range acks {
 		if err := cmd.Err(); err != nil {
@@ -136,15 +146,20 @@ func (r *reader) look(ctx context.Context) (found []goredis.XMessage, pending bo
 		}
 	}
 	r.handled = nil
-	for _, cmd := range []*goredis.XStreamSliceCmd{old, fresh} {
+	for _, cmd := range asked {
 		if err := ignoring(cmd.Err(), isNil); err != nil {
 			return nil, false, fmt.Errorf("read: %w", err)
 		}
 	}
-	if found = messages(old.Val()); len(found) > 0 {
+	if found = messages(asked[0].Val()); len(found) > 0 {
+		r.settled = false
 		return found, true, nil
 	}
-	return messages(fresh.Val()), false, nil
+	if r.settled {
+		return messages(asked[1].Val()), false, nil
+	}
+	r.settled = true
+	return nil, false, nil
 }
 
 // ack adds the commands that tell Redis what was handled. An entry that is deleted and still pending is found by the
