@@ -190,11 +190,10 @@ func TestCheckSessions(t *testing.T) {
 }
 
 // TestEndedWhileAuthenticating ends a session after logic has vouched for it and before the node knows the connection.
+// No check of the sessions comes to help.
 func TestEndedWhileAuthenticating(t *testing.T) {
-	l := &ledger{}
 	vouched, proceed := make(chan struct{}), make(chan struct{})
 	logic := obliging()
-	logic.checkSessions = l.check
 	authenticate := logic.authenticate
 	logic.authenticate = func(ctx context.Context, r *contract.AuthenticateRequest) (*contract.Identity, error) {
 		identity, err := authenticate(ctx, r)
@@ -202,20 +201,52 @@ func TestEndedWhileAuthenticating(t *testing.T) {
 		<-proceed
 		return identity, err
 	}
-	n := startNode(t, logic, func(c *Connect) { c.cfg.Check = 20 * time.Millisecond })
-	c := testclient.WebSocket(t, n.WebSocketAddr())
-	c.Send(t, object{"op": 6, "authToken": token(2, 1), "roomId": 1})
-	<-vouched
-	session := contract.SessionOf(token(2, 1))
-	l.end(session)
-	if _, err := n.CloseSessions(t.Context(), &contract.CloseSessionsRequest{
-		Sessions: []contract.SessionID{session}, Code: contract.SessionEnded}); err != nil {
-		t.Fatal(err)
+	var writing sync.Mutex // while it is held, no route is written
+	n := startNode(t, logic, func(c *Connect) {
+		self := c.registrar.self
+		c.registrar.self = func() (contract.NodeRef, bool) {
+			writing.Lock()
+			defer writing.Unlock()
+			return self()
+		}
+	})
+	sessions := 0
+	for _, moment := range []string{"before logic has answered", "before the routes are written"} {
+		for code, want := range map[contract.Code]int{contract.SessionEnded: 4001, contract.Replaced: 4002} {
+			ended := t.Run(moment+" "+string(code), func(t *testing.T) {
+				sessions++
+				ending := token(2, sessions)
+				c := testclient.WebSocket(t, n.WebSocketAddr())
+				writing.Lock()
+				c.Send(t, object{"op": 6, "authToken": ending, "roomId": 1})
+				<-vouched
+				if moment == "before the routes are written" {
+					proceed <- struct{}{}
+					eventually(t, "it waits for its routes", func() bool { users, _ := n.present(); return users[2] == 1 })
+				}
+				if _, err := n.CloseSessions(t.Context(), &contract.CloseSessionsRequest{
+					Sessions: []contract.SessionID{contract.SessionOf(ending)}, Code: code}); err != nil {
+					t.Fatal(err)
+				}
+				if moment == "before logic has answered" {
+					proceed <- struct{}{}
+				}
+				writing.Unlock()
+				c.AwaitError(t, string(code))
+				if got := c.AwaitEnd(t); got != want {
+					t.Errorf("closed with %d, want %d", got, want)
+				}
+				eventually(t, "gone", func() bool { users, _ := n.present(); return len(users) == 0 })
+			})
+			if !ended {
+				return // each would wait as long to show the same
+			}
+		}
 	}
-	proceed <- struct{}{}
-	if got := c.AwaitEnd(t); got != 4001 {
-		t.Errorf("closed with %d, want 4001", got)
-	}
+	other := testclient.TCP(t, n.TCPAddrs()[0])
+	go func() { <-vouched; proceed <- struct{}{} }()
+	hello(t, n, other, 2, sessions+1)
+	settle(t, other)
 }
 
 // TestCloseSessions closes the connections of the sessions named, with the code given, and no others of the user.

@@ -121,16 +121,28 @@ func (r *roomCache) enter(ctx context.Context, id contract.RoomID, user contract
 	if id <= 0 {
 		return contract.Room{}, contract.Errorf(contract.BadRequest, "room %d: want a positive number", id)
 	}
-	load := func(ctx context.Context, k roomUser) (contract.Room, error) { return r.store.Room(ctx, k.room, k.user) }
-	room, err := r.cache.get(ctx, roomUser{room: id}, load)
+	room, err := r.cache.get(ctx, roomUser{room: id}, r.load)
 	if err == nil && room.Private {
-		room, err = r.cache.get(ctx, roomUser{id, user}, load)
+		room, err = r.cache.get(ctx, roomUser{id, user}, r.load)
 	}
+	return admitted(room, err)
+}
+
+// enterAnew is enter by what the database says now.
+func (r *roomCache) enterAnew(ctx context.Context, id contract.RoomID, user contract.UserID) (contract.Room, error) {
+	return admitted(r.load(ctx, roomUser{id, user}))
+}
+
+func (r *roomCache) load(ctx context.Context, k roomUser) (contract.Room, error) {
+	return r.store.Room(ctx, k.room, k.user)
+}
+
+func admitted(room contract.Room, err error) (contract.Room, error) {
 	if err != nil {
 		return contract.Room{}, fmt.Errorf("load room: %w", err)
 	}
 	if room.Private && !room.Member {
-		return contract.Room{}, contract.Errorf(contract.Forbidden, "room %d is private", id)
+		return contract.Room{}, contract.Errorf(contract.Forbidden, "room %d is private", room.ID)
 	}
 	return room, nil
 }

@@ -240,6 +240,7 @@ type recordedPeers struct {
 	forgot []contract.SessionID
 	closed map[contract.SessionID]contract.Code
 	left   []contract.NodeLeaveRoomRequest
+	lost   error                      // of LeaveRoom: what is told does not arrive
 	forget func([]contract.SessionID) // also called, if set
 	send   func(context.Context, *contract.SendRequest) (*contract.Receipt, error)
 }
@@ -274,6 +275,9 @@ func (p *recordedPeers) CloseSessions(_ context.Context, r *contract.CloseSessio
 func (p *recordedPeers) LeaveRoom(_ context.Context, r *contract.NodeLeaveRoomRequest) (*contract.Empty, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.lost != nil {
+		return nil, p.lost
+	}
 	p.left = append(p.left, *r)
 	return &contract.Empty{}, nil
 }

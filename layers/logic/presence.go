@@ -66,7 +66,6 @@ func (a *announcer) changed(rooms []contract.RoomID) {
 func (a *announcer) run(ctx context.Context) {
 	var forgetting sync.WaitGroup
 	forgetting.Go(func() { a.forgetDead(ctx) })
-	defer forgetting.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -74,6 +73,7 @@ func (a *announcer) run(ctx context.Context) {
 		case <-a.wake:
 		case <-timer.C:
 		case <-ctx.Done():
+			forgetting.Wait() // the routes that it has just taken back are found by nobody else
 			a.last(context.WithoutCancel(ctx))
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 )
 
 var (
@@ -218,4 +219,52 @@ func TestAnnouncerForgetsRooms(t *testing.T) {
 		defer l.presence.mu.Unlock()
 		return len(l.presence.next) == 0 && len(l.presence.dirty) == 0
 	})
+}
+
+// What was gathered when the end comes is told then, due or not: those who told of it consider it done.
+func TestEndTellsWhatWasGathered(t *testing.T) {
+	h := newHouse(t)
+	l := h.logic(t)
+	h.come(t, node1, 1, 7)
+	h.come(t, node1, 2, 7, 9)
+	l.presence.next[1] = time.Now().Add(time.Hour) // told a moment ago
+	l.presence.next[2] = l.presence.next[1]
+	stop := run(t, l)
+	if _, err := l.PresenceChanged(t.Context(), &contract.PresenceChangedRequest{Rooms: []contract.RoomID{1, 2}}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	for room, want := range map[contract.RoomID]int{1: 1, 2: 2} {
+		if told := h.toldRoom(t, room); len(told) != 1 || told[0].Op != 5 || told[0].Count != want {
+			t.Errorf("room %d was told %+v, want op 5 with a count of %d once", room, told, want)
+		}
+	}
+}
+
+// lateForgetter is a Presence whose Forget answers when its ctx has ended, and has taken the routes back.
+type lateForgetter struct {
+	Presence
+	forgetting chan struct{}
+}
+
+func (f *lateForgetter) Forget(ctx context.Context, node contract.NodeRef) ([]contract.RoomID, error) {
+	close(f.forgetting)
+	<-ctx.Done()
+	return f.Presence.Forget(context.WithoutCancel(ctx), node)
+}
+
+// The rooms of a dead node whose routes are taken back while the end comes are told too: no other process finds them.
+func TestEndTellsOfDeadNodes(t *testing.T) {
+	h := newHouse(t)
+	h.come(t, node1, 1, 7)
+	h.come(t, node2, 1, 9)
+	h.nodes.die(node2)
+	late := &lateForgetter{h.deps.Presence, make(chan struct{})}
+	h.deps.Presence = late
+	stop := run(t, h.logic(t))
+	testwait.Receive(t, "the routes are being taken back", late.forgetting)
+	stop()
+	if told := h.toldRoom(t, 1); len(told) != 1 || told[0].Count != 1 {
+		t.Errorf("told %+v, want a count of 1 once", told)
+	}
 }

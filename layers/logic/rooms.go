@@ -134,12 +134,12 @@ func (l *Logic) EnterRoom(ctx context.Context, r *contract.RoomRequest) (*contra
 		return nil, err
 	}
 	room, err := l.rooms.enter(ctx, r.Room, session.User)
+	if err == nil && room.Private {
+		// Not from memory: the connection is in from then on, and a membership that ended a moment ago must not let it in.
+		room, err = l.rooms.enterAnew(ctx, r.Room, session.User)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if room.Private {
-		// Not from memory: the connection is in from then on, and a membership that ended a moment ago must not let it in.
-		return l.Room(ctx, r)
 	}
 	return &room, nil
 }

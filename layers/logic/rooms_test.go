@@ -2,8 +2,10 @@ package logic
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gochat/layers/internal/contract"
 )
@@ -139,6 +141,56 @@ func TestLeavingAPrivateRoom(t *testing.T) {
 	}
 	_, err = l.LeaveRoom(t.Context(), &contract.RoomRequest{Credential: ann.by, Room: 999})
 	wantCode(t, err, contract.NotFound)
+}
+
+// Into a private room the database lets, not memory: who has left by way of another node stays out of it.
+func TestEnteringAPrivateRoomIsNotRemembered(t *testing.T) {
+	h := newHouse(t)
+	long := func(c *Config, _ *AuthConfig) { c.SessionCache = time.Hour }
+	here, there := h.logic(t, long), h.logic(t, long)
+	ann := register(t, here, "ann")
+	room, err := here.CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: ann.by, Name: "private", Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := &contract.RoomRequest{Credential: ann.by, Room: room.ID}
+	if r, err := there.EnterRoom(t.Context(), ask); err != nil || r.ID != room.ID || !r.Member {
+		t.Fatalf("entering one's own: %+v, %v", r, err)
+	}
+	if _, err := here.LeaveRoom(t.Context(), ask); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := there.rooms.enter(t.Context(), room.ID, ann.User); err != nil {
+		t.Fatalf("the other node does not remember the membership, so this shows nothing: %v", err)
+	}
+	_, err = there.EnterRoom(t.Context(), ask)
+	wantCode(t, err, contract.Forbidden) // as where nothing is remembered
+}
+
+// While a connect node could not be told, it may still send the room: that is no success, and is told when repeated.
+func TestLeavingAPrivateRoomUntold(t *testing.T) {
+	h := newHouse(t)
+	l := h.logic(t)
+	ann := register(t, l, "ann")
+	room, err := l.CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: ann.by, Name: "private", Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := &contract.RoomRequest{Credential: ann.by, Room: room.ID}
+	h.told.lost = contract.Errorf(contract.Unavailable, "a node is away")
+	for range 2 {
+		_, err = l.LeaveRoom(t.Context(), ask)
+		wantCode(t, err, contract.Unavailable)
+		_, err = l.EnterRoom(t.Context(), ask) // the membership has ended all the same
+		wantCode(t, err, contract.Forbidden)
+	}
+	h.told.lost = nil
+	if _, err := l.LeaveRoom(t.Context(), ask); err != nil {
+		t.Errorf("repeated: %v", err)
+	}
+	if want := []contract.NodeLeaveRoomRequest{{User: ann.User, Room: room.ID}}; !slices.Equal(h.told.left, want) {
+		t.Errorf("connect nodes were told %+v, want %+v", h.told.left, want)
+	}
 }
 
 // Who joins a room has read what was said before, and what is said from then on is unread. Joining again changes

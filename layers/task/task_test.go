@@ -1,17 +1,21 @@
 package task
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
 	"gochat/layers/internal/testwait"
+	"gochat/observability"
 )
 
 // Every node gets each conversation in its order, once; and while a push is in flight, what comes gathers for the
@@ -144,6 +148,67 @@ func TestNodeThatStaysAway(t *testing.T) {
 	away.Store(true)
 	if tries := bring(6); tries < 2 {
 		t.Errorf("away again after it answered, it is tried %d times, want more", tries)
+	}
+}
+
+// pushFunc is connect nodes that a function answers for.
+type pushFunc func(context.Context, contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error)
+
+func (f pushFunc) Push(ctx context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+	return f(ctx, node, r)
+}
+
+// What is bound for others waits once for as long as a node that hangs is tried, and then for a moment, until the node
+// answers again. Time is not real.
+func TestSuspectNodeHoldsUpForAMoment(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cfg     Config
+		trusted time.Duration // for which a node is waited for that is not suspect
+		suspect time.Duration
+	}{
+		{"tried once", Config{Timeout: 3 * time.Second}, 3 * time.Second, suspectTimeout},
+		{"tried again", Config{Timeout: time.Second, PushWithin: 2 * time.Second}, 2*time.Second + pushPause, suspectTimeout},
+		{"a shorter timeout", Config{Timeout: 100 * time.Millisecond}, 100 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeA, nodeB}}}}
+				hangs := true
+				task := New(c.cfg, nil, routes, pushFunc(func(ctx context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+					if node == nodeB && hangs {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return &contract.PushReply{Results: make([]contract.PushResult, len(r.Deliveries))}, nil
+				}), observability.Discard())
+				d := toRoom(1, 1)
+				message := d.Append(nil)
+				bring := func(what string, want time.Duration) {
+					t.Helper()
+					begun := time.Now()
+					if err := task.handle(t.Context(), []contract.Item{{Key: "room:1", Body: message}}); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+					if got := time.Since(begun); got != want {
+						t.Errorf("%s: took %v, want %v", what, got, want)
+					}
+				}
+				var first sync.WaitGroup
+				first.Go(func() { bring("the first", c.trusted) })
+				synctest.Wait()
+				bring("what gathered meanwhile", c.trusted+c.suspect)
+				first.Wait()
+				for range 3 {
+					bring("what came later", c.suspect)
+				}
+				hangs = false
+				bring("answered", 0)
+				hangs = true
+				bring("hanging again", c.trusted)
+				bring("and again", c.suspect)
+			})
+		})
 	}
 }
 
