@@ -69,6 +69,7 @@ const (
 // await tries until it succeeds or ctx ends, and says in the log and in readiness what it waits for.
 func await(ctx context.Context, what string, health *observability.Health, log *slog.Logger, try func(context.Context) error) error {
 	pause := waitFirst
+	health.Set(what, errors.New("waiting for it: it has not answered yet")) // the first try may take its whole time
 	for {
 		bounded, cancel := context.WithTimeout(ctx, waitMost)
 		err := try(bounded)

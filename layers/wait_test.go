@@ -82,9 +82,9 @@ func TestWaitsForDependencies(t *testing.T) {
 			ok, reasons := readiness(cfg.Admin.Listen)
 			return !ok && strings.Contains(reasons[check], "waiting")
 		})
-		if !strings.Contains(log.String(), "waiting for "+check) {
-			t.Errorf("the log does not say that it waits for %s:\n%s", check, log)
-		}
+		eventually(t, "the log says that it waits for "+check, func() bool {
+			return strings.Contains(log.String(), "waiting for "+check)
+		})
 	}
 	waitsFor("etcd")
 	etcd.Start()

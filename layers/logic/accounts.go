@@ -171,10 +171,7 @@ func (l *Logic) ForgetSessions(_ context.Context, r *contract.ForgetSessionsRequ
 }
 
 func (l *Logic) FindUsers(ctx context.Context, r *contract.FindUsersRequest) (*contract.UsersReply, error) {
-	if _, err := l.sessions.who(ctx, r.Credential); err != nil {
-		return nil, err
-	}
-	limit, err := page(r.Limit, 20)
+	_, limit, err := l.callerAndPage(ctx, r.Credential, r.Limit, 20)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +205,16 @@ func checkDevice(device string) error {
 		return nil
 	}
 	return checkName("device", device, contract.MaxDeviceBytes)
+}
+
+// callerAndPage answers who calls, and the size of the page that they asked for.
+func (l *Logic) callerAndPage(ctx context.Context, c contract.Credential, limit, otherwise int) (contract.Session, int, error) {
+	session, err := l.sessions.who(ctx, c)
+	if err != nil {
+		return session, 0, err
+	}
+	limit, err = page(limit, otherwise)
+	return session, limit, err
 }
 
 // page is the size of a page that was asked for; 0 takes the default.

@@ -86,11 +86,7 @@ func (l *Logic) Heads(ctx context.Context, r *contract.HeadsRequest) (*contract.
 }
 
 func (l *Logic) Inbox(ctx context.Context, r *contract.InboxRequest) (*contract.InboxReply, error) {
-	session, err := l.sessions.who(ctx, r.Credential)
-	if err != nil {
-		return nil, err
-	}
-	limit, err := page(r.Limit, 50)
+	session, limit, err := l.callerAndPage(ctx, r.Credential, r.Limit, 50)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,15 @@ import (
 	"gochat/layers/internal/contract"
 )
 
+// callerInRoom answers who calls, if they may be in the room: NotFound or Forbidden if not.
+func (l *Logic) callerInRoom(ctx context.Context, c contract.Credential, room contract.RoomID) (contract.Session, error) {
+	session, err := l.sessions.who(ctx, c)
+	if err == nil {
+		_, err = l.rooms.enter(ctx, room, session.User)
+	}
+	return session, err
+}
+
 func (l *Logic) CreateRoom(ctx context.Context, r *contract.CreateRoomRequest) (*contract.Room, error) {
 	session, err := l.sessions.who(ctx, r.Credential)
 	if err != nil {
@@ -27,11 +36,7 @@ func (l *Logic) CreateRoom(ctx context.Context, r *contract.CreateRoomRequest) (
 }
 
 func (l *Logic) Rooms(ctx context.Context, r *contract.RoomsRequest) (*contract.RoomsReply, error) {
-	session, err := l.sessions.who(ctx, r.Credential)
-	if err != nil {
-		return nil, err
-	}
-	limit, err := page(r.Limit, 50)
+	session, limit, err := l.callerAndPage(ctx, r.Credential, r.Limit, 50)
 	if err != nil {
 		return nil, err
 	}
@@ -109,15 +114,11 @@ func (l *Logic) LeaveRoom(ctx context.Context, r *contract.RoomRequest) (*contra
 }
 
 func (l *Logic) Members(ctx context.Context, r *contract.MembersRequest) (*contract.MembersReply, error) {
-	session, err := l.sessions.who(ctx, r.Credential)
-	if err != nil {
+	if _, err := l.callerInRoom(ctx, r.Credential, r.Room); err != nil {
 		return nil, err
 	}
 	limit, err := page(r.Limit, 50)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
 		return nil, err
 	}
 	members, more, err := l.deps.Store.Members(ctx, r.Room, r.After, limit)
@@ -144,22 +145,15 @@ func (l *Logic) EnterRoom(ctx context.Context, r *contract.RoomRequest) (*contra
 }
 
 func (l *Logic) Online(ctx context.Context, r *contract.RoomRequest) (*contract.OnlineReply, error) {
-	session, err := l.sessions.who(ctx, r.Credential)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
+	if _, err := l.callerInRoom(ctx, r.Credential, r.Room); err != nil {
 		return nil, err
 	}
 	return l.presence.online(ctx, r.Room)
 }
 
 func (l *Logic) Announce(ctx context.Context, r *contract.AnnounceRequest) (*contract.Empty, error) {
-	session, err := l.sessions.who(ctx, r.Credential)
+	session, err := l.callerInRoom(ctx, r.Credential, r.Room)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := l.rooms.enter(ctx, r.Room, session.User); err != nil {
 		return nil, err
 	}
 	if err := l.limits.send(session.User); err != nil {
