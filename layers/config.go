@@ -12,6 +12,7 @@ import (
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
@@ -48,6 +49,14 @@ type Config struct {
 // AdminConfig is where the process answers its operators.
 type AdminConfig struct {
 	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
+}
+
+// Validate reports an address that cannot be bound.
+func (c AdminConfig) Validate() error {
+	if err := address.CheckListen(c.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
 }
 
 // Defaults is the configuration that `gochat run` starts from.
