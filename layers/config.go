@@ -90,6 +90,9 @@ func UpDefaults() Config {
 // ("NAME=value"), and flags by their dotted key.
 type Sources = config.Sources
 
+// Flag is a setting as typed on the command line.
+type Flag = config.Flag
+
 // Key describes one setting.
 type Key = config.Key
 
