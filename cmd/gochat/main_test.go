@@ -2,15 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gochat/layers"
 )
 
-// invoke runs the command line and answers what it printed and its error.
+// invoke runs the command line and answers what it printed and its error. One that would run until it is ended, as
+// where a wrong setting is taken, is ended after a while.
 func invoke(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := command()
@@ -18,7 +21,9 @@ func invoke(t *testing.T, args ...string) (string, error) {
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := cmd.ExecuteContext(ctx)
 	return out.String(), err
 }
 
