@@ -12,6 +12,7 @@ import (
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
@@ -50,6 +51,14 @@ type AdminConfig struct {
 	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
 }
 
+// Validate reports an address that cannot be bound.
+func (c AdminConfig) Validate() error {
+	if err := address.CheckListen(c.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
+}
+
 // Defaults is the configuration that `gochat run` starts from.
 func Defaults() Config {
 	seen := observability.DefaultConfig()
@@ -80,6 +89,9 @@ func UpDefaults() Config {
 // Sources are where settings come from, in ascending precedence: a TOML file, GOCHAT_ environment variables
 // ("NAME=value"), and flags by their dotted key.
 type Sources = config.Sources
+
+// Flag is a setting as typed on the command line.
+type Flag = config.Flag
 
 // Key describes one setting.
 type Key = config.Key

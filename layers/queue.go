@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/queue"
 	queueredis "gochat/layers/internal/queue/redis"
@@ -39,10 +41,13 @@ func (c QueueConfig) Validate() error {
 }
 
 func (c QueueConfig) checkURL(scheme, want string) error {
-	if u, err := url.Parse(c.URL); err != nil || u.Scheme != scheme || u.Host == "" {
-		return config.Invalid("url", "(not shown)", want)
+	u, err := url.Parse(c.URL)
+	if err == nil && u.Scheme == scheme && !slices.ContainsFunc(strings.Split(u.Host, ","), func(addr string) bool {
+		return address.CheckDial(addr) != nil
+	}) {
+		return nil
 	}
-	return nil
+	return config.Invalid("url", "(not shown)", want)
 }
 
 // open makes an instance of the driver. An instance that only publishes has no owner.

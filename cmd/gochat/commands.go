@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"runtime"
@@ -40,7 +41,7 @@ func command() *cobra.Command {
 }
 
 // load lays the file, the environment and the flags over cfg.
-func load(cmd *cobra.Command, cfg *layers.Config, flags map[string]string) error {
+func load(cmd *cobra.Command, cfg *layers.Config, flags map[string]layers.Flag) error {
 	from := layers.Sources{Flags: flags}
 	from.File, _ = cmd.Flags().GetString("config") // declared on the root
 	for _, variable := range os.Environ() {
@@ -56,26 +57,27 @@ func load(cmd *cobra.Command, cfg *layers.Config, flags map[string]string) error
 		if !ok {
 			return fmt.Errorf("flag --set %q: want KEY=VALUE", setting)
 		}
-		from.Flags[key] = value
+		from.Flags[key] = layers.Flag{Name: "--set " + key, Value: value}
 	}
 	return layers.Load(cfg, from)
 }
 
-// portFlag is a flag of up that stands for the ports of one listener.
+// portFlag is a flag of up that stands for a key whose value is one host:port, or several.
 type portFlag struct {
 	flag, key, help string
-	defaults        []string // ports
+	ports           []string // if it is not given
+	several         bool     // the flag may be repeated; of one that may not, the last wins
 	public          bool     // bound on the address of --listen-host
 }
 
 func portFlags() []portFlag {
 	return []portFlag{
-		{"site-port", "site.listen", "port of the page", []string{"8080"}, true},
-		{"api-port", "api.listen", "port of the REST API", []string{"7070"}, true},
-		{"websocket-port", "connect.websocket.listen", "port of the websocket", []string{"7000"}, true},
-		{"tcp-ports", "connect.tcp.listen", "ports of the tcp sockets", []string{"7001", "7002"}, true},
-		{"admin-port", "admin.listen", "port of metrics, health and pprof, always on loopback", []string{"9100"}, false},
-		{"rpc-port", "rpc.listen", "port between layers, always on loopback", []string{"0"}, false},
+		{"site-port", "site.listen", "port of the page", []string{"8080"}, false, true},
+		{"api-port", "api.listen", "port of the REST API", []string{"7070"}, false, true},
+		{"websocket-port", "connect.websocket.listen", "port of the websocket", []string{"7000"}, false, true},
+		{"tcp-ports", "connect.tcp.listen", "ports of the tcp sockets", []string{"7001", "7002"}, true, true},
+		{"admin-port", "admin.listen", "port of metrics, health and pprof, always on loopback", []string{"9100"}, false, false},
+		{"rpc-port", "rpc.listen", "port between layers, always on loopback", []string{"0"}, false, false},
 	}
 }
 
@@ -96,30 +98,51 @@ func upCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().String("data-dir", "data", "where users, rooms and messages are kept")
-	cmd.Flags().String("listen-host", loopback, "address on which the page, the API and the sockets are bound")
-	for _, p := range portFlags() {
-		cmd.Flags().StringSlice(p.flag, p.defaults, p.help+"; 0 takes a free one")
-	}
+	declareListenFlags(cmd.Flags())
 	return cmd
 }
 
-// listenFlags turns the host and port flags that were given into settings.
-func listenFlags(flags *pflag.FlagSet) map[string]string {
-	settings := make(map[string]string)
+func declareListenFlags(flags *pflag.FlagSet) {
+	flags.String("listen-host", loopback, "address on which the page, the API and the sockets are bound")
 	for _, p := range portFlags() {
-		if !flags.Changed(p.flag) && !(p.public && flags.Changed("listen-host")) {
-			continue
+		if help := p.help + "; 0 takes a free one"; p.several {
+			flags.StringSlice(p.flag, p.ports, help)
+		} else {
+			flags.String(p.flag, p.ports[0], help)
 		}
+	}
+}
+
+// listenFlags turns the host and port flags that were given into settings.
+func listenFlags(flags *pflag.FlagSet) map[string]layers.Flag {
+	settings := make(map[string]layers.Flag)
+	for _, p := range portFlags() {
+		var given []string
 		host := loopback
 		if p.public {
-			host, _ = flags.GetString("listen-host") // declared by up
+			host, _ = flags.GetString("listen-host") // declared above
+			if flags.Changed("listen-host") {
+				given = append(given, "--listen-host")
+			}
 		}
-		ports, _ := flags.GetStringSlice(p.flag) // declared by up
+		if flags.Changed(p.flag) {
+			given = append(given, "--"+p.flag)
+		}
+		if len(given) == 0 {
+			continue
+		}
+		var ports []string
+		if p.several {
+			ports, _ = flags.GetStringSlice(p.flag) // declared above
+		} else {
+			port, _ := flags.GetString(p.flag) // declared above
+			ports = []string{port}
+		}
 		listens := make([]string, len(ports))
 		for i, port := range ports {
 			listens[i] = net.JoinHostPort(host, port)
 		}
-		settings[p.key] = strings.Join(listens, ",")
+		settings[p.key] = layers.Flag{Name: strings.Join(given, ", "), Value: strings.Join(listens, ",")}
 	}
 	return settings
 }
@@ -155,7 +178,7 @@ func runCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := layers.Defaults()
-			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+			if err := load(cmd, &cfg, map[string]layers.Flag{}); err != nil {
 				return err
 			}
 			return layers.Run(cmd.Context(), cfg, layers.Options{
@@ -172,7 +195,7 @@ func migrateCommand() *cobra.Command {
 	with := func(use, short string, do func(*cobra.Command, layers.Config) error) {
 		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := layers.Defaults()
-			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+			if err := load(cmd, &cfg, map[string]layers.Flag{}); err != nil {
 				return err
 			}
 			if cfg.Database.URL == "" {
@@ -228,7 +251,7 @@ func queueCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := layers.Defaults()
-			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+			if err := load(cmd, &cfg, map[string]layers.Flag{}); err != nil {
 				return err
 			}
 			limit, _ := cmd.Flags().GetInt("limit") // declared below
@@ -260,11 +283,14 @@ func configCommand() *cobra.Command {
 		Short: "Print the configuration in effect, without secrets",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg := layers.Defaults()
+			cfg, flags := layers.Defaults(), listenFlags(cmd.Flags())
 			if up, _ := cmd.Flags().GetBool("up"); up { // declared below
 				cfg = layers.UpDefaults()
+			} else if len(flags) > 0 {
+				first := slices.Min(slices.Collect(maps.Keys(flags)))
+				return fmt.Errorf("%s: only up has it: want --up too", flags[first].Name)
 			}
-			if err := load(cmd, &cfg, map[string]string{}); err != nil {
+			if err := load(cmd, &cfg, flags); err != nil {
 				return err
 			}
 			if keys, _ := cmd.Flags().GetBool("keys"); keys { // declared below
@@ -287,7 +313,8 @@ func configCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().Bool("keys", false, "print every key with its variable, type and meaning instead")
-	cmd.Flags().Bool("up", false, "start from the defaults of up instead of run")
+	cmd.Flags().Bool("up", false, "start from the defaults of up instead of run, and take its host and ports")
+	declareListenFlags(cmd.Flags())
 	return cmd
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/httpd"
 	"gochat/observability"
@@ -41,7 +41,7 @@ func Defaults() Config { return Config{Listen: "127.0.0.1:7070", Timeout: 5 * ti
 // Validate reports every fault of the configuration.
 func (c Config) Validate() error {
 	var errs []error
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+	if err := address.CheckListen(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
 	if err := httpd.CheckOrigins(c.AllowedOrigins); err != nil {

@@ -34,6 +34,7 @@ func TestConfig(t *testing.T) {
 		{"defaults", func(*Config) {}, ""},
 		{"origins", func(c *Config) { c.AllowedOrigins = []string{"*", "https://chat.example", "http://[::1]:8080"} }, ""},
 		{"no port", func(c *Config) { c.Listen = "127.0.0.1" }, "listen"},
+		{"no such port", func(c *Config) { c.Listen = "127.0.0.1:99999" }, "listen"},
 		{"origin without a scheme", func(c *Config) { c.AllowedOrigins = []string{"chat.example"} }, "allowed_origins"},
 		{"origin with a path", func(c *Config) { c.AllowedOrigins = []string{"https://chat.example/"} }, "allowed_origins"},
 		{"no timeout", func(c *Config) { c.Timeout = 0 }, "timeout"},

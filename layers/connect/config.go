@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/httpd"
 )
 
@@ -63,9 +64,16 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	want(c.WebSocket.Listen != "", "websocket.listen: want host:port")
+	listen := func(key, addr string) {
+		err := address.CheckListen(addr)
+		want(err == nil, "%s: %v", key, err)
+	}
+	listen("websocket.listen", c.WebSocket.Listen)
 	want(httpd.CheckOrigins(c.WebSocket.AllowedOrigins) == nil, "websocket.allowed_origins: %v", httpd.CheckOrigins(c.WebSocket.AllowedOrigins))
 	want(len(c.TCP.Listen) > 0, "tcp.listen: want host:port, one at least")
+	for _, addr := range c.TCP.Listen {
+		listen("tcp.listen", addr)
+	}
 	want(bits.OnesCount(uint(c.Buckets)) == 1 && c.Buckets > 0 && c.Buckets <= 4096, "buckets: %d: want a power of two up to 4096", c.Buckets)
 	want(c.QueueBytes >= 64<<10, "queue_bytes: %d: want at least 65536, the largest frame", c.QueueBytes)
 	want(c.MaxConns > 0, "max_connections: %d: want 1 or more", c.MaxConns)

@@ -90,7 +90,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("commit.gather: %v: want 0s to 1s", c.Commit.Gather))
 	}
 	if c.Commit.Queue < c.Commit.Batch {
-		errs = append(errs, fmt.Errorf("commit.queue: %d: want at least commit.batch", c.Commit.Queue))
+		errs = append(errs, fmt.Errorf("commit.queue: %d: want at least commit.batch, %d", c.Commit.Queue, c.Commit.Batch))
 	}
 	if c.Commit.Timeout < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("commit.timeout: %v: want 100ms or more", c.Commit.Timeout))

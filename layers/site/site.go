@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/httpd"
 	"gochat/observability"
 )
@@ -37,8 +38,8 @@ func Defaults() Config { return Config{Listen: "127.0.0.1:8080"} }
 // Validate reports every setting that cannot work.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Listen == "" {
-		errs = append(errs, errors.New("listen: want host:port"))
+	if err := address.CheckListen(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
 	if err := checkURL(c.APIURL, "http", "https"); err != nil {
 		errs = append(errs, fmt.Errorf("api_url: %w", err))

@@ -227,6 +227,7 @@ func TestValidate(t *testing.T) {
 		"defaults":              {Defaults(), Ports{7070, 7000}, ""},
 		"addresses, no ports":   {Config{"127.0.0.1:0", "http://a", "ws://b/ws"}, Ports{}, ""},
 		"no listen":             {Config{}, Ports{7070, 7000}, "listen"},
+		"no such port":          {Config{Listen: "127.0.0.1:99999"}, Ports{7070, 7000}, `listen: "127.0.0.1:99999": want host:port`},
 		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "api_url"},
 		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "api_url"},
 		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "api_url"},

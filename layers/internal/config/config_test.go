@@ -99,12 +99,21 @@ func write(t *testing.T, content string) string {
 	return path
 }
 
+// flags are settings typed after --set.
+func flags(values map[string]string) map[string]Flag {
+	typed := map[string]Flag{}
+	for key, value := range values {
+		typed[key] = Flag{"--set " + key, value}
+	}
+	return typed
+}
+
 func TestLoad(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		file  string
 		env   []string
-		flags map[string]string
+		flags map[string]string // by key
 		want  func(*testConfig)
 	}{
 		{"nothing", "", nil, nil, func(*testConfig) {}},
@@ -144,7 +153,7 @@ func TestLoad(t *testing.T) {
 			want := defaults()
 			tc.want(&want)
 			got := defaults()
-			if err := Load(&got, Sources{File: write(t, tc.file), Environ: tc.env, Flags: tc.flags}); err != nil {
+			if err := Load(&got, Sources{File: write(t, tc.file), Environ: tc.env, Flags: flags(tc.flags)}); err != nil {
 				t.Fatal(err)
 			}
 			if !reflect.DeepEqual(got, want) {
@@ -159,8 +168,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		name  string
 		file  string
 		env   []string
-		flags map[string]string
-		want  string // FILE stands for the path
+		flags map[string]string // by key
+		want  string            // FILE stands for the path
 	}{
 		{"misspelled in the file", "[connect]\nbuckets = 4\n\n  [conect.websocket]\n  listen = ':1'", nil, nil,
 			"FILE:5: unknown key conect.websocket.listen; did you mean connect.websocket.listen?"},
@@ -169,7 +178,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"misspelled variable", "", []string{"GOCHAT_CONNECT_BUKETS=4"}, nil,
 			"GOCHAT_CONNECT_BUKETS: unknown variable; did you mean GOCHAT_CONNECT_BUCKETS?"},
 		{"misspelled flag", "", nil, map[string]string{"connect.bukets": "4"},
-			"--connect.bukets: unknown flag; did you mean --connect.buckets?"},
+			"--set connect.bukets: unknown key; did you mean connect.buckets?"},
 		{"no such key in the section", "connect.frobnicate = 1", nil, nil,
 			"FILE:1: unknown key connect.frobnicate; connect has buckets, queue-bytes, websocket.listen"},
 		{"no such variable in the section", "", []string{"GOCHAT_AUTH_ARGON2_SALTINESS=1"}, nil,
@@ -205,8 +214,8 @@ FILE:12: connect.queue-bytes = 65536: want a whole number from 0 to 65535
 FILE:13: auth.url = {…}: want text`},
 		{"wrong values in the environment and flags", "", []string{"GOCHAT_API_TIMEOUT=soon", "GOCHAT_API_DEBUG=1", "GOCHAT_API_ORIGINS=a,,b"},
 			map[string]string{"connect.queue-bytes": "many", "auth.argon2.share": ""},
-			`--auth.argon2.share: auth.argon2.share = "": want a number
---connect.queue-bytes: connect.queue-bytes = "many": want a whole number from 0 to 65535
+			`--set auth.argon2.share: auth.argon2.share = "": want a number
+--set connect.queue-bytes: connect.queue-bytes = "many": want a whole number from 0 to 65535
 GOCHAT_API_DEBUG: api.debug = "1": want true or false
 GOCHAT_API_ORIGINS: api.origins = "a,,b": want a list of texts
 GOCHAT_API_TIMEOUT: api.timeout = "soon": want a duration such as 5s or 1m30s`},
@@ -215,18 +224,18 @@ GOCHAT_API_TIMEOUT: api.timeout = "soon": want a duration such as 5s or 1m30s`},
 		{"values that a section refuses, by source", "[connect]\nbuckets = 3\nwebsocket.listen = 'nowhere'", []string{"GOCHAT_AUTH_LOGIN_POLICY=some"},
 			map[string]string{"auth.argon2.memory_kib": "1"},
 			`connect.websocket: cannot be reached
---auth.argon2.memory_kib: auth.argon2.memory_kib = 1: want 8 or more
+--set auth.argon2.memory_kib: auth.argon2.memory_kib = 1: want 8 or more
 FILE:2: connect.buckets 3: want a power of two
 GOCHAT_AUTH_LOGIN_POLICY: auth.login_policy = "some": want multi or single`},
 		{"the source that won is named", "connect.buckets = 4", nil, map[string]string{"connect.buckets": "5"},
-			"--connect.buckets: connect.buckets 5: want a power of two"},
+			"--set connect.buckets: connect.buckets 5: want a power of two"},
 		{"a secret is not shown", "auth.pepper = 5", []string{"GOCHAT_AUTH_PEPPER=short"}, nil,
 			"FILE:1: auth.pepper = ••••: want text\nGOCHAT_AUTH_PEPPER: auth.pepper = ••••: want 32 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := write(t, tc.file)
 			got := defaults()
-			err := Load(&got, Sources{File: path, Environ: tc.env, Flags: tc.flags})
+			err := Load(&got, Sources{File: path, Environ: tc.env, Flags: flags(tc.flags)})
 			if err == nil {
 				t.Fatalf("no error, want %s", tc.want)
 			}
@@ -252,6 +261,17 @@ func TestADefaultCanBeInvalid(t *testing.T) {
 	}
 }
 
+// TestAFlagIsNamedAsTyped: who typed --port is not told of a key, unless it is the key that is wrong.
+func TestAFlagIsNamedAsTyped(t *testing.T) {
+	cfg := defaults()
+	err := Load(&cfg, Sources{Flags: map[string]Flag{"connect.buckets": {"--shards", "3"}, "api.timeout": {"--patience", "none"}}})
+	const want = `--patience: api.timeout = "none": want a duration such as 5s or 1m30s
+--shards: connect.buckets 3: want a power of two`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
 func TestAFileThatIsNotThere(t *testing.T) {
 	cfg := defaults()
 	path := filepath.Join(t.TempDir(), "none.toml")
@@ -263,7 +283,7 @@ func TestAFileThatIsNotThere(t *testing.T) {
 func TestTheDefaultsArrayIsLeftAlone(t *testing.T) {
 	base := defaults()
 	cfg := base
-	if err := Load(&cfg, Sources{Flags: map[string]string{"api.origins": "x"}}); err != nil {
+	if err := Load(&cfg, Sources{Flags: flags(map[string]string{"api.origins": "x"})}); err != nil {
 		t.Fatal(err)
 	}
 	if base.API.Origins[0] != "http://a" {

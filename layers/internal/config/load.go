@@ -20,9 +20,15 @@ import (
 
 // Sources are where settings come from; a later one wins over an earlier one.
 type Sources struct {
-	File    string            // a TOML file; "" is none
-	Environ []string          // NAME=value, as os.Environ has it; a name that begins with EnvPrefix must be a setting's
-	Flags   map[string]string // by dotted key, as typed
+	File    string          // a TOML file; "" is none
+	Environ []string        // NAME=value, as os.Environ has it; a name that begins with EnvPrefix must be a setting's
+	Flags   map[string]Flag // by dotted key
+}
+
+// Flag is one setting as typed on the command line.
+type Flag struct {
+	Name  string // what was typed: "--set api.listen", or "--api-port" for a flag that stands for the key
+	Value string
 }
 
 // Load changes *into as the sources say. What it already holds are the defaults.
@@ -172,14 +178,14 @@ func (l *loader) readEnviron(environ []string) {
 	}
 }
 
-func (l *loader) readFlags(flags map[string]string) {
-	for key, value := range flags {
-		o := origin{source: "--" + key}
+func (l *loader) readFlags(flags map[string]Flag) {
+	for key, flag := range flags {
+		o := origin{source: flag.Name}
 		if f, known := l.fields[key]; known {
-			l.setTyped(f, value, o)
+			l.setTyped(f, flag.Value, o)
 			continue
 		}
-		l.report(o, "unknown flag%s", l.hint(key, "--"))
+		l.report(o, "unknown key%s", l.hint(key, ""))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
@@ -23,7 +24,7 @@ const callTimeout = 2 * time.Second
 
 // Config says where etcd is and how long a silent process counts as alive.
 type Config struct {
-	Endpoints   []string      `koanf:"endpoints" doc:"etcd's addresses: http://host:port, or unix:///path"`
+	Endpoints   []string      `koanf:"endpoints" doc:"etcd's addresses: http://host:port, https://host:port or unix:///path"`
 	Username    string        `koanf:"username" doc:"etcd user, if etcd asks for one"`
 	Password    string        `koanf:"password" doc:"the etcd user's password" secret:"true"`
 	Prefix      string        `koanf:"prefix" doc:"the folder of etcd that this cluster lives in"`
@@ -39,6 +40,11 @@ func Defaults() Config {
 // Validate names everything that is wrong. Open, not Validate, wants endpoints.
 func (c Config) Validate() error {
 	var errs []error
+	for _, endpoint := range c.Endpoints {
+		if err := address.CheckEndpoint(endpoint); err != nil {
+			errs = append(errs, fmt.Errorf("endpoints: %w", err))
+		}
+	}
 	if !strings.HasPrefix(c.Prefix, "/") || strings.HasSuffix(c.Prefix, "/") {
 		errs = append(errs, fmt.Errorf("prefix %q: want /name, without a slash at the end", c.Prefix))
 	}
@@ -48,8 +54,12 @@ func (c Config) Validate() error {
 	if c.DialTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("dial_timeout %v: want more than 0", c.DialTimeout))
 	}
-	if (c.Username == "") != (c.Password == "") {
-		errs = append(errs, errors.New("username and password: want both or neither"))
+	// The one that is set is named, so that its source is.
+	switch {
+	case c.Username != "" && c.Password == "":
+		errs = append(errs, errors.New("username: set, but etcd.password is not: want both or neither"))
+	case c.Username == "" && c.Password != "":
+		errs = append(errs, errors.New("password: set, but etcd.username is not: want both or neither"))
 	}
 	return errors.Join(errs...)
 }

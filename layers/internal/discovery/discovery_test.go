@@ -198,12 +198,16 @@ func TestConfig(t *testing.T) {
 	}{
 		{"defaults with an endpoint", func(*Config) {}, true},
 		{"no endpoint, as for a process that needs none", func(c *Config) { c.Endpoints = nil }, true},
+		{"a unix socket", func(c *Config) { c.Endpoints = []string{"unix:///run/etcd.sock"} }, true},
+		{"a second endpoint without a port", func(c *Config) { c.Endpoints = append(c.Endpoints, "http://etcd") }, false},
 		{"relative prefix", func(c *Config) { c.Prefix = "gochat" }, false},
 		{"prefix with a slash at the end", func(c *Config) { c.Prefix = "/gochat/" }, false},
 		{"no lease", func(c *Config) { c.LeaseTTL = 0 }, false},
 		{"half seconds", func(c *Config) { c.LeaseTTL = 1500 * time.Millisecond }, false},
 		{"no dial timeout", func(c *Config) { c.DialTimeout = 0 }, false},
 		{"user without password", func(c *Config) { c.Username = "root" }, false},
+		{"password without user", func(c *Config) { c.Password = "x" }, false},
+		{"both", func(c *Config) { c.Username, c.Password = "root", "x" }, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"gochat/layers/internal/address"
 	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
@@ -34,26 +35,34 @@ func Defaults() Config {
 
 // Validate reports what may not be. A Secret that is not set is the caller's to refuse where one is needed.
 func (c Config) Validate() error {
-	switch {
-	case c.Listen == "":
-		return errors.New("listen: want host:port")
-	case c.Advertise == "" && everyAddress(c.Listen):
-		return fmt.Errorf("advertise: not set, and nobody can reach a process at listen %s: want host:port", c.Listen)
-	case c.Advertise != "" && everyAddress(c.Advertise):
-		return fmt.Errorf("advertise: %s: want a host that others can reach, and a port", c.Advertise)
-	case c.Secret != "" && len(c.Secret) < 16:
-		return errors.New("secret: want at least 16 characters, the same in every process")
-	case c.Timeout < 100*time.Millisecond:
-		return errors.New("timeout: want 100ms or more")
+	var errs []error
+	if err := address.CheckListen(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	} else if c.Advertise == "" && everyAddress(c.Listen) {
+		// Of the two keys the one that is set is named, so that its source is.
+		errs = append(errs, fmt.Errorf("listen: %q is every address, which others cannot reach: want one host's, or rpc.advertise set", c.Listen))
 	}
-	return nil
+	if c.Advertise != "" {
+		if err := address.CheckListen(c.Advertise); err != nil {
+			errs = append(errs, fmt.Errorf("advertise: %w", err))
+		} else if everyAddress(c.Advertise) {
+			errs = append(errs, fmt.Errorf("advertise: %q: want a host that others can reach, and a port from 0 to 65535", c.Advertise))
+		}
+	}
+	if c.Secret != "" && len(c.Secret) < 16 {
+		errs = append(errs, errors.New("secret: want at least 16 characters, the same in every process"))
+	}
+	if c.Timeout < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("timeout: %v: want 100ms or more", c.Timeout))
+	}
+	return errors.Join(errs...)
 }
 
-// everyAddress reports whether the address is no one host's: without a host, 0.0.0.0, ::, or no address at all.
+// everyAddress reports whether an address that can be bound is no one host's: without a host, 0.0.0.0 or ::.
 func everyAddress(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
+	host, _, _ := net.SplitHostPort(addr) // its form has been checked
 	ip := net.ParseIP(host)
-	return err != nil || host == "" || ip != nil && ip.IsUnspecified()
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // advertised is the address that is told to others, for a listener bound at bound.

@@ -425,6 +425,10 @@ func TestConfig(t *testing.T) {
 		"no secret yet":  {func(c *Config) { c.Secret = "" }, true},
 		"short secret":   {func(c *Config) { c.Secret = "short" }, false},
 		"nowhere":        {func(c *Config) { c.Listen = "" }, false},
+		"no number":      {func(c *Config) { c.Listen = "127.0.0.1:abc" }, false},
+		"as no such":     {func(c *Config) { c.Advertise = "node-1:70000" }, false},
+		"as no number":   {func(c *Config) { c.Advertise = "nonsense" }, false},
+		"as what binds":  {func(c *Config) { c.Advertise = "node-1:0" }, true},
 		"short deadline": {func(c *Config) { c.Timeout = time.Millisecond }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"gochat/layers/internal/address"
 )
 
 // Config says which Redis, and how long a session lives. Zero values, but for Addrs, take those of Defaults.
@@ -32,6 +34,11 @@ func Defaults() Config {
 // Validate reports everything that is wrong with the configuration. Open, not Validate, wants addresses.
 func (c Config) Validate() error {
 	var errs []error
+	for _, addr := range c.Addrs {
+		if err := address.CheckDial(addr); err != nil {
+			errs = append(errs, fmt.Errorf("addrs: %w", err))
+		}
+	}
 	if c.DB < 0 || c.DB > 0 && c.cluster() {
 		errs = append(errs, fmt.Errorf("db %d: want 0 or more, on a Cluster 0", c.DB))
 	}

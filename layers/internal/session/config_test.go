@@ -18,6 +18,7 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		"addresses alone":        {Config{Addrs: one}, ""},
 		"sentinels":              {Config{Addrs: two, Master: "m", DB: 3}, ""},
+		"no port":                {Config{Addrs: []string{"h:1", "nonsense"}}, `addrs: "nonsense": want host:port`},
 		"negative database":      {Config{Addrs: one, DB: -1}, "db -1"},
 		"database of a cluster":  {Config{Addrs: two, DB: 1}, "db 1"},
 		"cluster with sentinels": {Config{Addrs: two, Master: "m", Cluster: true}, "cluster"},
