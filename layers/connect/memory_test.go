@@ -110,7 +110,7 @@ func TestMemoryWhenIdle(t *testing.T) {
 			if grown := heap() - before; grown > connections*each {
 				t.Errorf("each of %d idle connections holds %d bytes more than before it was used, want at most %d", connections, grown/connections, each)
 			} else {
-				}
+			}
 			for _, c := range conns {
 				c.Close()
 			}
