@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/testclient"
+	"gochat/layers/internal/testwait"
+	"gochat/observability"
 )
 
 // TestCluster runs two of each layer. People on different nodes and transports chat in one room: every message
@@ -23,7 +26,7 @@ func TestCluster(t *testing.T) {
 			cfg.Site.WebSocketURL = "ws://" + one.WebSocket + "/ws"
 			two := start(t, cfg, contract.LayerLogic, contract.LayerTask, contract.LayerAPI, contract.LayerSite)
 			other := spawn(t, b.config(), contract.LayerConnect)
-			chatInOneRoom(t, one, two, other)
+			chatInOneRoom(t, cfg, one, two, other)
 		})
 	}
 }
@@ -69,7 +72,7 @@ func TestLeavesFirst(t *testing.T) {
 	}
 }
 
-func chatInOneRoom(t *testing.T, one, two, other *running) {
+func chatInOneRoom(t *testing.T, cfg Config, one, two, other *running) {
 	const perPerson = 50
 	people := []*testclient.User{
 		testclient.Register(t, one.api(), "ann"), testclient.Register(t, two.api(), "bob"),
@@ -127,11 +130,27 @@ func chatInOneRoom(t *testing.T, one, two, other *running) {
 		}
 	}
 	eventually(t, "four people online, whatever their connections", online(4))
+	client, err := discovery.Open(cfg.Etcd, observability.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }() // it was only read from
+	nodes, err := client.Watch(t.Context(), contract.LayerConnect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both connect nodes in etcd", func() bool { return len(nodes.Nodes()) == 2 })
+	before := len(conns[0].Frames()) // there were two online when the second entered, too
 	other.kill()
-	eventually(t, "two people online after their node was killed", online(2))
-	conns[0].Await(t, "op 5 that tells of the loss", func(f testclient.Frame) bool {
-		people, _ := f["roomUserInfo"].(map[string]any)
-		return f.Op() == 5 && f.Int("count") == 2 && len(people) == 2
+	// A lease later etcd has forgotten the node: discovery's tests see to that. What follows needs no wait for a
+	// second lease, nor for the next time that somebody looks.
+	eventually(t, "the node gone from etcd", func() bool { return len(nodes.Nodes()) == 1 })
+	testwait.Within(t, cfg.Etcd.LeaseTTL, "two people online once their node is gone", online(2))
+	testwait.Within(t, cfg.Etcd.LeaseTTL, "op 5 that tells of the loss", func() bool {
+		return slices.ContainsFunc(conns[0].Frames()[before:], func(f testclient.Frame) bool {
+			people, _ := f["roomUserInfo"].(map[string]any)
+			return f.Op() == 5 && f.Int("count") == 2 && len(people) == 2
+		})
 	})
 	conns[0].Send(t, map[string]any{"op": 3, "roomId": 1, "msg": "still here?"})
 	conns[1].AwaitText(t, "still here?")

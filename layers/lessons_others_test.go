@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +49,7 @@ func TestLessonGoimManyRooms(t *testing.T) {
 }
 
 // TestLessonCentrifugoRedisAway: Redis dies, comes back empty, and everything works again without a restart:
-// sessions are made anew, routes are written again, seqs go on.
+// sessions are made anew, routes are written again, seqs go on, and the history is what it was.
 func TestLessonCentrifugoRedisAway(t *testing.T) {
 	t.Parallel()
 	redis := testdeps.Redis(t)
@@ -97,6 +98,60 @@ func TestLessonCentrifugoRedisAway(t *testing.T) {
 	}
 	if got := seqs(again); len(got) != accepted+1 {
 		t.Errorf("got seqs %v, want those from 2 on, %d of them", got, accepted+1)
+	}
+	var got []testclient.Frame
+	for more := true; more; {
+		var page struct {
+			Messages []testclient.Frame `json:"messages"`
+			More     bool               `json:"more"`
+		}
+		ann.Must(t, "GET", fmt.Sprintf("/v1/rooms/1/messages?limit=200&after=%d", len(got)), nil, &page)
+		got, more = append(got, page.Messages...), page.More
+	}
+	if len(got) != 2+accepted || got[0].Str("msg") != "before" || got[0].Int("seq") != 1 || got[1+accepted].Str("msg") != "after" {
+		t.Errorf("got the history %v, want what was said before, %d meanwhile and after", got, accepted)
+	}
+	late := testclient.WebSocket(t, r.WebSocket)
+	late.Send(t, map[string]any{"op": 6, "authToken": ann.Token, "roomId": 1, "resume": map[string]int{"room:1": 0}})
+	if f := late.AwaitText(t, "before"); f.Int("seq") != 1 {
+		t.Errorf("got %v, want it with seq 1", f)
+	}
+	late.AwaitText(t, "after")
+}
+
+// TestLessonWuKongIMFirstMessage: the first message of a conversation comes as fast as the second. The two are
+// compared with one another in one run, by turns, so that a slow machine slows both.
+func TestLessonWuKongIMFirstMessage(t *testing.T) {
+	t.Parallel()
+	const (
+		people = 21                    // 210 pairs
+		floor  = 50 * time.Millisecond // what a busy machine may add
+	)
+	r := system(t, nil)
+	users, conns := make([]*testclient.User, people), make([]*testclient.Conn, people)
+	for i := range people {
+		users[i] = testclient.Register(t, r.api(), fmt.Sprint("user", i))
+		conns[i] = testclient.TCP(t, r.TCP[0])
+		conns[i].Enter(t, users[i], 1)
+	}
+	var first, later []time.Duration
+	for i := range people {
+		for j := range i {
+			says := func(text string) time.Duration {
+				began := time.Now()
+				conns[i].Send(t, map[string]any{"op": 2, "toUserId": users[j].ID, "msg": text, "clientId": text})
+				conns[j].AwaitText(t, text)
+				conns[i].Await(t, "ack", func(f testclient.Frame) bool { return f.Op() == 20 && f.Str("clientId") == text })
+				return time.Since(began)
+			}
+			first = append(first, says(fmt.Sprint("the first of ", i, " to ", j)))
+			later = append(later, says(fmt.Sprint("the second of ", i, " to ", j)))
+		}
+	}
+	slices.Sort(first)
+	slices.Sort(later)
+	if got, usual := first[len(first)/2], later[len(later)/2]; got > 3*usual+floor {
+		t.Errorf("half of the %d first messages took over %v, of the second ones over %v: want no such difference", len(first), got, usual)
 	}
 }
 

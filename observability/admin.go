@@ -18,6 +18,7 @@ import (
 const (
 	adminWriteLimit = 75 * time.Second // a profile of 30 s, or of a minute, must fit in
 	adminDrainLimit = 5 * time.Second
+	adminBodyLimit  = 64 << 10 // bytes; net/http/pprof parses forms, whatever the method
 )
 
 // Admin answers operators for one process: /metrics, /healthz, /readyz, /debug/pprof/ and /debug/config. It asks
@@ -53,7 +54,7 @@ func NewAdmin(listen string, o *Observability, health *Health, config func() any
 	return &Admin{
 		listener: listener,
 		http: &http.Server{
-			Handler:           mux,
+			Handler:           http.MaxBytesHandler(mux, adminBodyLimit),
 			ReadHeaderTimeout: 5 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      adminWriteLimit,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,6 +92,42 @@ func TestAMinuteOfProfileFits(t *testing.T) {
 	defer func() { _ = a.Close() }()
 	if a.http.WriteTimeout <= time.Minute {
 		t.Errorf("an answer may take %v: want more than a minute, which pprof refuses beforehand", a.http.WriteTimeout)
+	}
+}
+
+// counted counts what is read of it.
+type counted struct {
+	io.Reader
+	n int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+// TestABodyIsBounded: pprof reads a form even of a GET, up to 32 MB into memory and the rest onto the disk.
+func TestABodyIsBounded(t *testing.T) {
+	a, err := NewAdmin("127.0.0.1:0", setup(t, DefaultConfig(), io.Discard), NewHealth(), func() any { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	for name, tc := range map[string]struct{ body, least, most int }{
+		"allowed":   {adminBodyLimit / 2, adminBodyLimit / 2, adminBodyLimit},
+		"too large": {16 * adminBodyLimit, adminBodyLimit, adminBodyLimit + 1}, // one more tells that it is
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := &counted{Reader: strings.NewReader("--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" +
+				strings.Repeat("a", tc.body) + "\r\n--x--\r\n")}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/debug/pprof/goroutine", body)
+			r.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+			a.http.Handler.ServeHTTP(httptest.NewRecorder(), r)
+			if body.n < tc.least || body.n > tc.most {
+				t.Errorf("read %d bytes of a body of %d, want from %d to %d", body.n, tc.body, tc.least, tc.most)
+			}
+		})
 	}
 }
 

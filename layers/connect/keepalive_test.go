@@ -149,6 +149,48 @@ func TestHalfAPacket(t *testing.T) {
 	settle(t, idle)
 }
 
+// TestHalfAMessage is TestHalfAPacket for websockets: for a frame and for a message in several; between messages it does.
+func TestHalfAMessage(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	n := startNode(t, obliging(), func(c *Connect) {
+		c.timeouts.packet, c.cfg.AuthWithin, c.cfg.Ping = limit, testclient.Patience, time.Hour // no ping ends who is silent
+	})
+	idle := testclient.WebSocket(t, n.WebSocketAddr())
+	hello(t, n, idle, 2, 1)
+	// A final and a first text frame of 100 bytes, with a mask of zero.
+	whole, part := "\x81\xe4\x00\x00\x00\x00", "\x01\xe4\x00\x00\x00\x00"
+	hundred := strings.Repeat(" ", 100)
+	for i, c := range []struct{ name, write, drip string }{
+		{"alone", whole + hundred[:50], ""},
+		{"a message without its last frame", part + hundred, ""},
+		{"byte by byte", whole, hundred},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, _ := dialPeer(t, n, webSocket, contract.UserID(3+i))
+			if err := p.conn.SetReadDeadline(time.Now().Add(testclient.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.conn.Write([]byte(c.write)); err != nil {
+				t.Fatal(err)
+			}
+			var dripping sync.WaitGroup
+			defer dripping.Wait()
+			defer func() { _ = p.conn.Close() }()
+			dripping.Go(func() {
+				for i := range len(c.drip) {
+					if _, err := p.conn.Write([]byte(c.drip[i : i+1])); err != nil {
+						return // the connection has ended, as it should
+					}
+					time.Sleep(limit / 6)
+				}
+			})
+			eventually(t, "gone", func() bool { return len(n.bucketOf(contract.UserID(3+i)).ofUser(contract.UserID(3+i))) == 0 })
+		})
+	}
+	time.Sleep(2 * limit)
+	settle(t, idle)
+}
+
 // ledger is a list of sessions that have ended.
 type ledger struct {
 	mu    sync.Mutex

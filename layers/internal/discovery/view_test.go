@@ -13,6 +13,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/embedded"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -70,16 +71,57 @@ func TestSeenWithinASecond(t *testing.T) {
 	})
 }
 
+// TestCrashSeenWithinTheLease: etcd forgets a node that crashes a lease after its last sign of life. So the lease has
+// to be the one that is configured, not renewed to more, and the view has to follow etcd without a time of its own:
+// not before it, for the node may yet come back, and not after it.
 func TestCrashSeenWithinTheLease(t *testing.T) {
 	const ttl = 2 * time.Second
+	if got := Defaults().LeaseTTL; got > 5*time.Second {
+		t.Errorf("the lease is %v unless told otherwise, want at most the 5 s that are promised", got)
+	}
 	server := testdeps.Etcd(t)
 	a := join(t, server.Endpoint(), ttl)
-	v := watch(t, open(t, server.Endpoint(), ttl), "connect")
+	observer := open(t, server.Endpoint(), ttl)
+	v := watch(t, observer, "connect")
 	node := register(t, a, "connect", "127.0.0.1:1")
 	await(t, time.Second, "registered", shows(v, node))
+
+	key := "/gochat/nodes/connect/" + string(node.Ref.ID)
+	ctx, cancel := context.WithTimeout(t.Context(), testwait.Patience)
+	defer cancel()
+	stored, err := observer.etcd.Get(ctx, key)
+	if err != nil || len(stored.Kvs) != 1 {
+		t.Fatalf("get %s: %v, %v", key, stored, err)
+	}
+	forgotten := observer.etcd.Watch(ctx, key, clientv3.WithRev(stored.Header.Revision+1))
+	for range 3 { // renewed in between
+		lease, err := observer.etcd.TimeToLive(ctx, clientv3.LeaseID(stored.Kvs[0].Lease))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if granted, left := time.Duration(lease.GrantedTTL)*time.Second, time.Duration(lease.TTL)*time.Second; granted != ttl || left < 0 || left > ttl {
+			t.Errorf("the node lives for %v of %v without a sign of life, want %v", left, granted, ttl)
+		}
+		time.Sleep(ttl / 3)
+	}
 	a.crash(t)
-	// etcd looks for expired leases twice a second.
-	await(t, ttl+time.Second, "the crash", shows(v))
+	for {
+		select {
+		case r := <-forgotten:
+			if err := r.Err(); err != nil || len(r.Events) != 1 || r.Events[0].Type != clientv3.EventTypeDelete {
+				t.Fatalf("etcd tells of %v, %v; want that the node is deleted", r.Events, err)
+			}
+			await(t, time.Second, "the crash, once etcd has forgotten the node", shows(v))
+			return
+		case <-time.After(10 * time.Millisecond):
+			if !shows(v)() {
+				continue
+			}
+			if got, err := observer.etcd.Get(ctx, key); err != nil || len(got.Kvs) > 0 { // asked after the view
+				t.Fatalf("the view has forgotten the node, etcd has %v, %v", got, err)
+			}
+		}
+	}
 }
 
 func TestCompactionWhileAway(t *testing.T) {
