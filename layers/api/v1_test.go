@@ -48,8 +48,8 @@ var v1Calls = []struct {
 	answer             string
 	open               bool
 }{
-	{method: "POST", path: "/v1/register", body: `{"name":"demo","password":"pw","device":"web"}`, open: true,
-		call: "Register", want: &contract.RegisterRequest{Name: "demo", Password: "pw", Device: "web"}, reply: granted, status: 201, answer: grantJSON},
+	{method: "POST", path: "/v1/register", body: `{"name":"demo","password":"secret","device":"web"}`, open: true,
+		call: "Register", want: &contract.RegisterRequest{Name: "demo", Password: "secret", Device: "web"}, reply: granted, status: 201, answer: grantJSON},
 	{method: "POST", path: "/v1/login", body: `{"name":"demo","password":"pw","unknown":{}}`, open: true,
 		call: "Login", want: &contract.LoginRequest{Name: "demo", Password: "pw"}, reply: granted, status: 200, answer: grantJSON},
 	{method: "POST", path: "/v1/logout", call: "Logout", want: &contract.LogoutRequest{Credential: token}, status: 204},
@@ -241,6 +241,7 @@ func TestV1BadInput(t *testing.T) {
 		{name: "wrong type", method: "POST", path: "/v1/login", body: `{"name":7,"password":"b"}`, status: 400, location: "body.name"},
 		{name: "field null", method: "POST", path: "/v1/login", body: `{"name":null,"password":"b"}`, status: 400, location: "body.name"},
 		{name: "name too long", method: "POST", path: "/v1/register", body: `{"name":"` + long[:65] + `","password":"b"}`, status: 400, location: "body.name"},
+		{name: "password too short", method: "POST", path: "/v1/register", body: `{"name":"a","password":"12345"}`, status: 400, location: "body.password"},
 		{name: "password too long", method: "POST", path: "/v1/register", body: `{"name":"a","password":"` + long[:257] + `"}`, status: 400, location: "body.password"},
 		{name: "device too long", method: "POST", path: "/v1/login", body: `{"name":"a","password":"b","device":"` + long[:65] + `"}`, status: 400, location: "body.device"},
 		{name: "content type", method: "POST", path: "/v1/login", body: `{"name":"a","password":"b"}`, status: 415, headers: []string{"Content-Type: text/plain"}},
