@@ -16,6 +16,9 @@ type Harness struct {
 	Partitions int
 	// Bound is how many items a partition may hold, at least 2,500; 0 if the driver has no bound.
 	Bound int
+	// ReaderKnows is true if the broker does not tell what was read and how old the oldest item is. Then the instance
+	// that reads a partition tells, and to others Depth is what nobody has read, Pending and OldestAge are 0.
+	ReaderKnows bool
 	// Stop makes the broker unreachable, Start makes it reachable again with what it held, perhaps at another
 	// address that the instances can find. Both are nil if the broker cannot.
 	Stop, Start func(t *testing.T)
