@@ -136,6 +136,17 @@ func (s *RabbitMQServer) Pause() { s.broker.signal(s.t, syscall.SIGSTOP) }
 // Resume ends a Pause.
 func (s *RabbitMQServer) Resume() { s.broker.signal(s.t, syscall.SIGCONT) }
 
+// Ctl runs rabbitmqctl against the broker, which takes a second or more.
+func (s *RabbitMQServer) Ctl(args ...string) {
+	s.t.Helper()
+	p := s.run("/usr/lib/rabbitmq/bin/rabbitmqctl", args...)
+	<-p.exited
+	p.end(s.t, syscall.SIGTERM)
+	if !p.cmd.ProcessState.Success() {
+		s.t.Fatalf("rabbitmqctl %v: %s", args, s.log())
+	}
+}
+
 func (s *RabbitMQServer) end(sig syscall.Signal) {
 	s.broker.end(s.t, sig)
 	s.broker = nil
