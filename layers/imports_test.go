@@ -18,6 +18,7 @@ var homes = map[string][]string{
 	"go.etcd.io/etcd/server/v3":                    {"layers/internal/embedded"},
 	"github.com/redis/go-redis":                    {"layers/internal/queue/redis", "layers/internal/session"},
 	"github.com/alicebob/miniredis":                {"layers/internal/embedded"},
+	"github.com/rabbitmq/amqp091-go":               {"layers/internal/queue/rabbitmq"},
 	"gorm.io":                                      {"layers/internal/store"},
 	"github.com/glebarez/sqlite":                   {"layers/internal/store"},
 	"github.com/jackc/pgx":                         {"layers/internal/store"},
