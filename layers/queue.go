@@ -11,6 +11,7 @@ import (
 	"gochat/layers/internal/address"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/queue/rabbitmq"
 	queueredis "gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/session"
 	"gochat/observability"
@@ -18,13 +19,16 @@ import (
 
 // QueueConfig is how deliveries travel from logic to task.
 type QueueConfig struct {
-	Driver string `koanf:"driver" doc:"redis"`
-	URL    string `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db; empty takes the redis section's servers"`
+	Driver string `koanf:"driver" doc:"redis or rabbitmq"`
+	URL    string `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db, empty takes the redis section's servers; amqp://user:password@host:port/vhost"`
 	queue.Config
 }
 
-// DriverRedis is the queue driver on Redis Streams.
-const DriverRedis = "redis"
+// The queue drivers.
+const (
+	DriverRedis    = "redis"    // Redis Streams
+	DriverRabbitMQ = "rabbitmq" // quorum queues
+)
 
 // Validate reports what may not be.
 func (c QueueConfig) Validate() error {
@@ -34,8 +38,12 @@ func (c QueueConfig) Validate() error {
 		if c.URL != "" {
 			errs = append(errs, c.checkURL("redis", "redis://user:password@host:port/db"))
 		}
+	case DriverRabbitMQ:
+		if rabbitmq.CheckURL(c.URL) != nil {
+			errs = append(errs, config.Invalid("url", "(not shown)", "amqp://user:password@host:port/vhost"))
+		}
 	default:
-		errs = append(errs, config.Invalid("driver", c.Driver, DriverRedis))
+		errs = append(errs, config.Invalid("driver", c.Driver, DriverRedis+" or "+DriverRabbitMQ))
 	}
 	return errors.Join(append(errs, c.Config.Validate())...)
 }
@@ -52,7 +60,18 @@ func (c QueueConfig) checkURL(scheme, want string) error {
 
 // open makes an instance of the driver. An instance that only publishes has no owner.
 func (c QueueConfig) open(shared session.Config, owner queue.Ownership, tel observability.Telemetry) (queue.Queue, error) {
-	return queueredis.New(c.redis(shared), owner, tel)
+	switch c.Driver {
+	case DriverRabbitMQ:
+		return rabbitmq.New(c.rabbitMQ(), owner, tel)
+	default:
+		return queueredis.New(c.redis(shared), owner, tel)
+	}
+}
+
+func (c QueueConfig) rabbitMQ() rabbitmq.Config {
+	r := rabbitmq.DefaultConfig()
+	r.Config, r.URL = c.Config, c.URL
+	return r
 }
 
 // redis is the driver's configuration: the queue's own server, or the one that keeps the sessions.
