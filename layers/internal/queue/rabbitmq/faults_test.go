@@ -101,14 +101,17 @@ func testFencedReader(t *testing.T, b *broker) {
 	r := &received{}
 	second := open(t, cfg, queuetest.NewOwners())
 	consume(t, second, r.handle)
-	must(t, open(t, cfg, nil).Publish(t.Context(), items("k", numbers(41, 50)...)))
-	time.Sleep(500 * time.Millisecond) // the control: they arrive when the first reader is cut off
-	if got := r.distinct(); len(got) > 0 {
+	publisher := open(t, cfg, nil)
+	for _, n := range numbers(41, 80) { // until after the second has registered
+		must(t, publisher.Publish(t.Context(), items("k", n)))
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := r.distinct(); len(got) > 0 { // the control: they arrive when the first reader is cut off
 		t.Errorf("a second reader got %q while the first lives", got)
 	}
 	start := time.Now()
 	cut.swallow()
-	r.wait(t, numbers(1, 50)...)
+	r.wait(t, numbers(1, 80)...)
 	t.Logf("passed on after %s with a heartbeat of %s", time.Since(start).Round(100*time.Millisecond), cfg.Heartbeat)
 	if got := r.items[0].Attempt; got < 2 {
 		t.Errorf("attempt of an item that another reader held is %d, want more than 1", got)
@@ -246,7 +249,11 @@ func testBlockedBroker(t *testing.T, b *broker) {
 	}
 	r := &received{}
 	consume(t, q, r.handle)
+	start := time.Now()
 	eventually(t, "what it holds arrives", func() bool { return len(r.distinct()) > 0 })
+	if took := time.Since(start); took > 4*time.Second { // on the connection that is blocked it would take more than 5
+		t.Errorf("what it holds arrives after %s", took)
+	}
 	b.Ctl("set_vm_memory_high_watermark", "0.4")
 	eventually(t, "it takes items again", func() bool { return blocked() == nil && q.Ping(t.Context()) == nil })
 	r.wait(t, "1", "2")
