@@ -11,6 +11,7 @@ import (
 	"gochat/layers/internal/address"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/queue"
+	queuekafka "gochat/layers/internal/queue/kafka"
 	"gochat/layers/internal/queue/rabbitmq"
 	queueredis "gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/session"
@@ -19,8 +20,8 @@ import (
 
 // QueueConfig is how deliveries travel from logic to task.
 type QueueConfig struct {
-	Driver string `koanf:"driver" doc:"redis or rabbitmq"`
-	URL    string `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db, empty takes the redis section's servers; amqp://user:password@host:port/vhost"`
+	Driver string `koanf:"driver" doc:"redis, rabbitmq or kafka"`
+	URL    string `koanf:"url" secret:"true" doc:"redis://user:password@host:port/db, empty takes the redis section's servers; amqp://user:password@host:port/vhost; kafka://user:password@host:9092,host2:9092?tls=true&sasl=scram-sha-512"`
 	queue.Config
 }
 
@@ -28,6 +29,7 @@ type QueueConfig struct {
 const (
 	DriverRedis    = "redis"    // Redis Streams
 	DriverRabbitMQ = "rabbitmq" // quorum queues
+	DriverKafka    = "kafka"
 )
 
 // Validate reports what may not be.
@@ -42,8 +44,12 @@ func (c QueueConfig) Validate() error {
 		if rabbitmq.CheckURL(c.URL) != nil {
 			errs = append(errs, config.Invalid("url", "(not shown)", "amqp://user:password@host:port/vhost"))
 		}
+	case DriverKafka:
+		if _, err := queuekafka.ParseURL(c.URL); err != nil {
+			errs = append(errs, config.Invalid("url", "(not shown)", fmt.Sprintf("%s (%v)", queuekafka.URLForm, err)))
+		}
 	default:
-		errs = append(errs, config.Invalid("driver", c.Driver, DriverRedis+" or "+DriverRabbitMQ))
+		errs = append(errs, config.Invalid("driver", c.Driver, "redis, rabbitmq or kafka"))
 	}
 	return errors.Join(append(errs, c.Config.Validate())...)
 }
@@ -58,11 +64,18 @@ func (c QueueConfig) checkURL(scheme, want string) error {
 	return config.Invalid("url", "(not shown)", want)
 }
 
-// open makes an instance of the driver. An instance that only publishes has no owner.
+// open makes an instance of the driver. An instance that only publishes has no owner; Kafka's needs none.
 func (c QueueConfig) open(shared session.Config, owner queue.Ownership, tel observability.Telemetry) (queue.Queue, error) {
 	switch c.Driver {
 	case DriverRabbitMQ:
 		return rabbitmq.New(c.rabbitMQ(), owner, tel)
+	case DriverKafka:
+		cfg, err := queuekafka.ParseURL(c.URL)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Config = c.Config
+		return queuekafka.New(cfg, tel)
 	default:
 		return queueredis.New(c.redis(shared), owner, tel)
 	}

@@ -53,7 +53,7 @@ const URLForm = "kafka://user:password@host:9092,host2:9092?tls=true&sasl=plain|
 func ParseURL(raw string) (Config, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "kafka" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return Config{}, errors.New("want " + URLForm)
+		return Config{}, errors.New("it has another form")
 	}
 	c := DefaultConfig()
 	for _, broker := range strings.Split(u.Host, ",") {
@@ -72,7 +72,7 @@ func ParseURL(raw string) (Config, error) {
 			c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		case name == "tls" && value == "false":
 		default:
-			return Config{}, fmt.Errorf("%s=%s: want %s", name, value, URLForm)
+			return Config{}, fmt.Errorf("%s=%s is none of its options", name, value)
 		}
 	}
 	return c, c.checkAccess()
