@@ -111,7 +111,8 @@ func (q *Queue) session(ctx context.Context, h queue.Handler) error {
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 			s.end(gone[q.cfg.Topic], (*reader).lose)
 		}),
-		kgo.FetchMaxWait(time.Second),
+		// How late a partition is fetched whose reader had enough and has no more.
+		kgo.FetchMaxWait(250*time.Millisecond),
 	)...)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@
 //
 // One goroutine reads each partition, over and over:
 //
-//	next     wait for records; they stay in memory until they are done, and fetching pauses when there are many
+//	next     wait for records; they stay in memory until they are done, and fetching pauses at 4 MiB
 //	mark     say how far items are handed over, in the metadata of the committed offset, beside handle
 //	handle   call the handler; on an error pause, go to next, which is the same records
 //	commit   commit the offset, until it succeeds; go to next

@@ -7,13 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,7 +62,7 @@ func TestTopicLayout(t *testing.T) {
 
 // record waits for one record.
 func (b *broker) record(t *testing.T, topic string, partition int32, offset int64) *kgo.Record {
-	c, err := kgo.NewClient(kgo.SeedBrokers(b.seeds()...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
+	c, err := kgo.NewClient(kgo.SeedBrokers(b.ListenAddrs()...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		topic: {partition: kgo.NewOffset().At(offset)},
 	}))
 	must(t, err)
@@ -143,26 +143,17 @@ func TestPublishingAfterAnOutageKeepsOrder(t *testing.T) {
 	}
 }
 
-// A reply that is lost is asked for again, and the broker knows what it has.
+// A broker that has added records and cannot say so is asked again, and knows what it has.
 func TestLostRepliesOfPublishing(t *testing.T) {
 	b := start(t)
 	q := b.open(t)
 	must(t, q.Publish(t.Context(), items("k", "0")))
-	// Not the first: the client may only send those again of which it knows that they can be told apart.
-	lost := 0
-	b.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		lost++
-		if lost > 2 {
-			return nil, nil, false
-		}
-		b.KeepControl()
-		return nil, errors.New("cut by the test"), true
-	})
+	lost := b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 2})
 	for _, body := range []string{"1", "2", "3"} {
 		must(t, q.Publish(t.Context(), items("k", body)))
 	}
-	if lost == 0 {
-		t.Error("no reply was lost")
+	if lost.Hits() != 2 {
+		t.Errorf("%d replies were lost, want 2", lost.Hits())
 	}
 	r := &received{}
 	consume(t, b.open(t), r.handle)
@@ -193,7 +184,7 @@ func TestARebalanceWaitsForTheHandler(t *testing.T) {
 			}
 			owners[p][name] = true
 			mu.Unlock()
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(time.Second) // longer than the group needs to give a partition away
 			mu.Lock()
 			defer mu.Unlock()
 			busy[p] = ""
@@ -251,7 +242,9 @@ func TestARebalanceWaitsForTheHandler(t *testing.T) {
 // The group forgets a consumer whose heartbeats it does not get; its handler is told, and the partition goes on.
 func TestALostOwnerIsTold(t *testing.T) {
 	b := start(t)
-	q := b.open(t)
+	cfg := b.config()
+	cfg.Drain = 2 * patience // it is not this that ends the handler
+	q := open(t, cfg, observability.Discard())
 	entered, told := make(chan struct{}), make(chan error, 1)
 	var once sync.Once
 	r := &received{}
@@ -273,11 +266,7 @@ func TestALostOwnerIsTold(t *testing.T) {
 	})
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
 	<-entered
-	b.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
-		resp.ErrorCode = kerr.UnknownMemberID.Code
-		return resp, nil, true
-	})
+	b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, TopLevel: true})
 	if err := <-told; err == nil {
 		t.Error("the handler's context has not ended")
 	}
@@ -287,12 +276,36 @@ func TestALostOwnerIsTold(t *testing.T) {
 	}
 }
 
+// A consumer that vanishes without a word holds its partitions as long as its session lasts.
+func TestPartitionsOfADeadConsumerPassOn(t *testing.T) {
+	b := start(t)
+	dying := b.open(t)
+	r := &received{}
+	stop := consume(t, dying, r.handle)
+	must(t, dying.Publish(t.Context(), items("k", "1")))
+	r.wait(t, "1")
+	unheard := b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.LeaveGroup}, Err: kerr.CoordinatorLoadInProgress, TopLevel: true, Count: -1})
+	stop()
+	if unheard.Hits() == 0 {
+		t.Error("the group was not to be told, and nobody tried")
+	}
+	q := b.open(t)
+	vanished := time.Now()
+	consume(t, q, r.handle)
+	must(t, q.Publish(t.Context(), items("k", "2")))
+	r.wait(t, "1", "2")
+	if took := time.Since(vanished); took > 10*time.Second {
+		t.Errorf("it took %s, want not much more than the second that the session lasts", took)
+	}
+}
+
 // What was handed over and not acknowledged is known to the next owner, what was not handed over is new to it.
 func TestAttemptsAreKnownToTheNextOwner(t *testing.T) {
 	b := start(t)
 	cfg := b.config()
 	cfg.Batch = 2
 	dying := open(t, cfg, observability.Discard())
+	before := time.Now().Truncate(time.Millisecond)
 	must(t, dying.Publish(t.Context(), items("k", "1", "2", "3", "4")))
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -305,6 +318,13 @@ func TestAttemptsAreKnownToTheNextOwner(t *testing.T) {
 	must(t, dying.Close())
 	close(release)
 	stop()
+	_, admin := b.beside(t)
+	committed, err := admin.FetchOffsets(t.Context(), "gochat.task")
+	must(t, err)
+	of, _ := committed.Lookup(topic, int32(queue.Partition("k", partitions)))
+	if of.At != 0 || of.Metadata != "handed=2" {
+		t.Errorf("committed is %d with %q, want 0 with handed=2", of.At, of.Metadata)
+	}
 	r := &received{}
 	consume(t, b.open(t), r.handle)
 	r.wait(t, "1", "2", "3", "4")
@@ -315,6 +335,9 @@ func TestAttemptsAreKnownToTheNextOwner(t *testing.T) {
 	if want := []int{2, 2, 1, 1}; !slices.Equal(got, want) {
 		t.Errorf("attempts %v, want %v", got, want)
 	}
+	if at := r.items[0].EnqueuedAt; at.Before(before) || at.After(time.Now()) {
+		t.Errorf("enqueued at %s, want between %s and now", at, before)
+	}
 }
 
 // What a handler has done while Kafka did not take offsets is committed afterwards, not handed over again.
@@ -322,27 +345,7 @@ func TestCommitsAreRepeated(t *testing.T) {
 	b := start(t)
 	q := b.open(t)
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
-	refused := 0
-	b.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		refused++
-		if refused > 4 {
-			return nil, nil, false
-		}
-		b.KeepControl()
-		asked := req.(*kmsg.OffsetCommitRequest)
-		resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
-		for _, topic := range asked.Topics {
-			answer := kmsg.NewOffsetCommitResponseTopic()
-			answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
-			for _, p := range topic.Partitions {
-				of := kmsg.NewOffsetCommitResponseTopicPartition()
-				of.Partition, of.ErrorCode = p.Partition, kerr.GroupAuthorizationFailed.Code
-				answer.Partitions = append(answer.Partitions, of)
-			}
-			resp.Topics = append(resp.Topics, answer)
-		}
-		return resp, nil, true
-	})
+	b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed, Count: 4})
 	r := &received{}
 	stop := consume(t, q, r.handle)
 	eventually(t, "Ping says so", func() bool { return q.Ping(t.Context()) != nil })
@@ -388,6 +391,47 @@ func TestAnItemThatIsTooLargeIsRefusedAlone(t *testing.T) {
 	}
 }
 
+// A handler that is slow does not make everything that waits come into memory.
+func TestASlowHandlerHoldsUpFetching(t *testing.T) {
+	const published = 200
+	body := make([]byte, 100_000)
+	_, _ = rand.Read(body) // does not compress
+	b := start(t)
+	q := b.open(t)
+	for range published {
+		must(t, q.Publish(t.Context(), items("k", string(body))))
+	}
+	var highest atomic.Int64
+	watch := b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Count: -1, Observe: true, When: func(req kmsg.Request) bool {
+		for _, of := range req.(*kmsg.FetchRequest).Topics {
+			for _, p := range of.Partitions {
+				if int(p.Partition) == queue.Partition("k", partitions) {
+					highest.Store(max(highest.Load(), p.FetchOffset))
+				}
+			}
+		}
+		return true
+	}})
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var handled atomic.Int64
+	consume(t, q, func(_ context.Context, items []queue.Item) error {
+		once.Do(func() { close(entered); <-release })
+		handled.Add(int64(len(items)))
+		return nil
+	})
+	<-entered
+	time.Sleep(1500 * time.Millisecond) // the control: everything is fetched after release
+	if got := highest.Load(); got > published/2 {
+		t.Errorf("records up to %d are fetched, want those of about 5 MiB", got)
+	}
+	close(release)
+	eventually(t, "everything is handled", func() bool { return handled.Load() == published })
+	if got := highest.Load(); got < published/2 || watch.Hits() == 0 {
+		t.Errorf("records up to %d are seen to be fetched in %d requests, want all", got, watch.Hits())
+	}
+}
+
 func TestSASLAndTLS(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -429,4 +473,24 @@ func TestSASLAndTLS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The items are the caller's again when Publish has returned, even if what was in them is still on its way.
+func TestPublishCopies(t *testing.T) {
+	b := start(t)
+	q := b.open(t)
+	must(t, q.Publish(t.Context(), items("k", "0")))
+	b.stop()
+	batch := items("k", "1")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := q.Publish(ctx, batch); err == nil {
+		t.Fatal("publishing succeeded without a broker")
+	}
+	copy(batch[0].Body, "x")
+	b.start()
+	must(t, q.Publish(t.Context(), items("k", "2")))
+	r := &received{}
+	consume(t, b.open(t), r.handle)
+	r.wait(t, "0", "1", "2")
 }

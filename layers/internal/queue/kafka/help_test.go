@@ -115,7 +115,7 @@ func open(t testing.TB, cfg kafka.Config, tel observability.Telemetry) *kafka.Qu
 
 // beside is a client to look at what the queue does and to interfere with it.
 func (b *broker) beside(t testing.TB) (*kgo.Client, *kadm.Client) {
-	c, err := kgo.NewClient(kgo.SeedBrokers(b.seeds()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	c, err := kgo.NewClient(kgo.SeedBrokers(b.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	must(t, err)
 	t.Cleanup(c.Close)
 	return c, kadm.NewClient(c)

@@ -12,10 +12,11 @@ import (
 	"gochat/layers/internal/queue"
 )
 
-// A partition of which more than so many batches wait here is not fetched until there are only so few.
+// A partition of which more than highBytes wait here is not fetched until they are fewer than lowBytes. Between the two
+// is what handlers do until a fetch that has begun without the partition has come back.
 const (
-	highBatches = 8
-	lowBatches  = 2
+	highBytes = 4 << 20
+	lowBytes  = 2 << 20
 )
 
 // entry is a record and how often handlers were given it.
@@ -37,6 +38,7 @@ type reader struct {
 
 	mu      sync.Mutex
 	waiting []*entry // from the oldest that is not done
+	bytes   int      // of what waits
 	paused  bool
 	wake    chan struct{}
 
@@ -80,8 +82,9 @@ func (r *reader) add(records []*kgo.Record) {
 			e.times = 1
 		}
 		r.waiting = append(r.waiting, e)
+		r.bytes += recordBytes(rec)
 	}
-	if !r.paused && len(r.waiting) > highBatches*r.cfg.Batch {
+	if !r.paused && r.bytes > highBytes {
 		r.paused = true
 		r.client.PauseFetchPartitions(map[string][]int32{r.cfg.Topic: {int32(r.partition)}})
 	}
@@ -126,9 +129,12 @@ func (r *reader) peek() []*entry {
 // drop removes what is done.
 func (r *reader) drop(n int) {
 	r.mu.Lock()
-	clear(r.waiting[:n])
+	for i, e := range r.waiting[:n] {
+		r.bytes -= recordBytes(e.Record)
+		r.waiting[i] = nil
+	}
 	r.waiting = r.waiting[n:]
-	resume := r.paused && len(r.waiting) <= lowBatches*r.cfg.Batch
+	resume := r.paused && r.bytes < lowBytes
 	if resume {
 		r.paused = false
 	}

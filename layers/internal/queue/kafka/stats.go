@@ -126,12 +126,14 @@ func (q *Queue) partitionStats(p int, at position, since time.Time) queue.Partit
 	return s
 }
 
-// read calls each with the records from the offsets on, until it is false or ctx ends. It has a client of its own:
+// read calls each with the records from the offsets on, until it is false or time is up. It has a client of its own:
 // one that is in the group reads nothing else.
 func (q *Queue) read(ctx context.Context, topic string, from map[int32]kgo.Offset, each func(*kgo.Record) bool) error {
 	if len(from) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
 	client, err := kgo.NewClient(append(q.cfg.access(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.FetchMaxWait(time.Second),
