@@ -22,10 +22,12 @@ func (q *Queue) Consume(ctx context.Context, h queue.Handler) error {
 	sampling, stop := context.WithCancel(ctx)
 	var sampler sync.WaitGroup
 	sampler.Go(func() { q.readings.Sample(sampling, q.stats) })
+	shared, end := q.pollers()
 	err := q.ownership.Run(ctx, q.cfg.Partitions, func(ctx context.Context, p int) error {
-		q.consume(ctx, p, h)
+		q.consume(ctx, p, shared(p), h)
 		return nil
 	})
+	end()
 	stop()
 	sampler.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -34,9 +36,28 @@ func (q *Queue) Consume(ctx context.Context, h queue.Handler) error {
 	return nil
 }
 
+// pollers answers whom the reader of each partition asks. A Cluster's nodes answer for a slot at a time, so there each
+// partition has its own.
+func (q *Queue) pollers() (of func(p int) *poller, end func()) {
+	n := 1
+	if q.cluster() {
+		n = q.cfg.Partitions
+	}
+	all := make([]*poller, n)
+	for i := range all {
+		all[i] = newPoller(q)
+	}
+	return func(p int) *poller { return all[p%n] }, func() {
+		for _, one := range all {
+			one.close()
+		}
+	}
+}
+
 // reader reads one partition while this instance owns it.
 type reader struct {
 	*Queue
+	poller    *poller
 	partition int
 	stream    string
 	handler   queue.Handler
@@ -45,12 +66,14 @@ type reader struct {
 }
 
 // consume returns once ctx has ended and the handler has returned.
-func (q *Queue) consume(ctx context.Context, p int, h queue.Handler) {
+func (q *Queue) consume(ctx context.Context, p int, shared *poller, h queue.Handler) {
 	q.readings.Begin(p)
 	defer q.readings.End(p)
+	shared.readers.Add(1)
+	defer shared.readers.Add(-1)
 	work, release := queue.Drainable(ctx, q.cfg.Drain)
 	defer release()
-	r := &reader{Queue: q, partition: p, stream: q.streams[p], handler: h}
+	r := &reader{Queue: q, poller: shared, partition: p, stream: q.streams[p], handler: h}
 	queue.Repeat(ctx, func() bool { return r.step(work) })
 	r.ackLast()
 }
@@ -92,13 +115,15 @@ type entries struct {
 func (r *reader) read(work context.Context) (entries, error) {
 	ctx, cancel := context.WithTimeout(work, opTimeout)
 	defer cancel()
-	messages, pending, err := r.look(ctx)
+	got := r.poller.ask(r)
+	if got.acked {
+		r.handled = nil
+	}
+	r.settled = got.settled && !got.pending
+	err := got.err
 	var attempts map[string]int
-	switch {
-	case err == nil && pending:
+	if err == nil && got.pending {
 		attempts, err = r.attempts(ctx)
-	case err == nil && len(messages) == 0:
-		messages, err = r.wait(ctx)
 	}
 	if missing(err) {
 		err = r.createGroup(ctx)
@@ -108,7 +133,7 @@ func (r *reader) read(work context.Context) (entries, error) {
 		return entries{}, err
 	}
 	var e entries
-	for _, m := range messages {
+	for _, m := range got.messages {
 		item, err := decode(m)
 		if err != nil {
 			if m.Values != nil { // else it was deleted, and is still to be acknowledged
@@ -124,53 +149,6 @@ func (r *reader) read(work context.Context) (entries, error) {
 	return e, nil
 }
 
-// look tells Redis in one round trip what was handled, and asks for what is pending and, unless something may be, for
-// what is new. If something is pending all the same, the new ones it got are left: they are pending then.
-func (r *reader) look(ctx context.Context) (found []goredis.XMessage, pending bool, err error) {
-	pipe := r.client.Pipeline()
-	acks := r.ack(ctx, pipe)
-	read := func(from string) *goredis.XStreamSliceCmd {
-		return pipe.XReadGroup(ctx, &goredis.XReadGroupArgs{
-			Group: group, Consumer: consumer, Streams: []string{r.stream, from}, Count: int64(r.cfg.Batch), Block: -1,
-		})
-	}
-	asked := []*goredis.XStreamSliceCmd{read("0")}
-	if r.settled {
-		asked = append(asked, read(">"))
-	}
-	_, _ = pipe.Exec(ctx) // every command has its own error
-	for _, cmd := range acks {
-		if err := cmd.Err(); err != nil {
-			r.readings.Metrics.Failed(queue.OpAck)
-			return nil, false, fmt.Errorf("acknowledge: %w", err)
-		}
-	}
-	r.handled = nil
-	for _, cmd := range asked {
-		if err := ignoring(cmd.Err(), isNil); err != nil {
-			return nil, false, fmt.Errorf("read: %w", err)
-		}
-	}
-	if found = messages(asked[0].Val()); len(found) > 0 {
-		r.settled = false
-		return found, true, nil
-	}
-	if r.settled {
-		return messages(asked[1].Val()), false, nil
-	}
-	r.settled = true
-	return nil, false, nil
-}
-
-// ack adds the commands that tell Redis what was handled. An entry that is deleted and still pending is found by the
-// next look, one that would only be acknowledged by none.
-func (r *reader) ack(ctx context.Context, pipe goredis.Pipeliner) []goredis.Cmder {
-	if len(r.handled) == 0 {
-		return nil
-	}
-	return []goredis.Cmder{pipe.XDel(ctx, r.stream, r.handled...), pipe.XAck(ctx, r.stream, group, r.handled...)}
-}
-
 // ackLast tells Redis what was handled at the end. A drain that has used up its time still does.
 func (r *reader) ackLast() {
 	if len(r.handled) == 0 {
@@ -178,7 +156,7 @@ func (r *reader) ackLast() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
-	_, err := r.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error { r.ack(ctx, pipe); return nil })
+	_, err := r.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error { ack(ctx, pipe, r.stream, r.handled); return nil })
 	r.readings.Reached(r.partition, queue.OpAck, err)
 }
 
@@ -195,28 +173,6 @@ func (r *reader) attempts(ctx context.Context) (map[string]int, error) {
 		attempts[p.ID] = int(p.RetryCount)
 	}
 	return attempts, nil
-}
-
-// once is a command that is not sent again when its reply is lost.
-type once struct{ *goredis.XStreamSliceCmd }
-
-func (once) NoRetry() bool { return true }
-
-// wait answers new entries as soon as there are some, or none after a while.
-func (r *reader) wait(ctx context.Context) ([]goredis.XMessage, error) {
-	cmd := once{goredis.NewXStreamSliceCmd(ctx, "xreadgroup", "group", group, consumer,
-		"count", r.cfg.Batch, "block", block.Milliseconds(), "streams", r.stream, ">")}
-	if err := ignoring(r.client.Process(ctx, cmd), isNil); err != nil {
-		return nil, fmt.Errorf("wait for new: %w", err)
-	}
-	return messages(cmd.Val()), nil
-}
-
-func messages(streams []goredis.XStream) []goredis.XMessage {
-	if len(streams) == 0 {
-		return nil
-	}
-	return streams[0].Messages
 }
 
 func (r *reader) createGroup(work context.Context) error {

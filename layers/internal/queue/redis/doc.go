@@ -10,8 +10,12 @@
 //
 //	look     in one round trip: acknowledge and delete what was handled, ask for what is read but not acknowledged,
 //	         oldest first, and for what is new; pending entries, else new ones, go to handle
-//	wait     if there were none, wait up to half a second for new ones; go to handle, or again to look
+//	wait     if there were none, wait up to a quarter of a second for new ones; go to handle, or again to look
 //	handle   call the handler; on an error pause; go to look
+//
+// All partitions that are read here look and wait together, in one round trip, at most every two milliseconds: a
+// message costs a share of it. Whose handler works does not take part; that one is waited for shortly, and if it is
+// slow the others go on without it. A Cluster answers for one slot at a time, so there each partition looks for itself.
 //
 // There is no other state. Each failure, and each takeover, ends in look, and new items are handed over only when
 // nothing older is left: what a paused process, that has lost its ownership without knowing, has read away is found.
@@ -20,10 +24,6 @@
 // A wait for new items is never repeated by the client: if the first reply was lost, a second read would skip what
 // was in it. Everything else is repeated a few times. A publish that is repeated may add a batch twice, one after the
 // other, which keeps the order of first arrivals.
-//
-// A blocked read holds a connection for each partition. A partition has one owner, so that is Partitions connections
-// over all processes together. In exchange, partitions do not wait for each other, and a Cluster, in which one read
-// cannot span slots, needs no other code.
 //
 // What Redis loses (no append-only file, an asynchronous failover, a wipe) is lost here. The group is made again as
 // soon as it is missed, from the stream's beginning, so nothing published in between is passed over. The outbox

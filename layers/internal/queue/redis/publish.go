@@ -11,27 +11,39 @@ import (
 	"gochat/layers/internal/queue"
 )
 
-// publishScript adds all items to the stream KEYS[1] in order and answers 1, or answers 0 and adds none if it would
-// hold more than ARGV[1]. ARGV goes on with key, headers and body of each item.
+// publishScript adds to each stream of KEYS all its items in order and answers 1, or adds none and answers 0 if it would
+// hold more than ARGV[1]. ARGV goes on, for each stream, with how many items it gets, and their keys, headers and bodies.
 const publishScript = `
-if redis.call('XLEN', KEYS[1]) + (#ARGV - 1) / 3 > tonumber(ARGV[1]) then
-	return 0
+local answers, at = {}, 2
+for k = 1, #KEYS do
+	local n = tonumber(ARGV[at])
+	local last = at + 3 * n
+	answers[k] = 0
+	if redis.call('XLEN', KEYS[k]) + n <= tonumber(ARGV[1]) then
+		for i = at + 1, last, 3 do
+			redis.call('XADD', KEYS[k], '*', 'key', ARGV[i], 'headers', ARGV[i + 1], 'body', ARGV[i + 2])
+		end
+		answers[k] = 1
+	end
+	at = last + 1
 end
-for i = 2, #ARGV, 3 do
-	redis.call('XADD', KEYS[1], '*', 'key', ARGV[i], 'headers', ARGV[i + 1], 'body', ARGV[i + 2])
-end
-return 1`
+return answers`
 
 // batch is what one Publish has for one partition.
 type batch struct {
 	partition int
-	args      []any // of the script
-	cmd       *goredis.Cmd
+	items     []any // key, headers and body of each
 }
 
-func (b *batch) items() int { return (len(b.args) - 1) / 3 }
+func (b *batch) count() int { return len(b.items) / 3 }
 
-// Publish implements queue.Queue. All partitions go in one round trip, each as a whole or not at all.
+// call runs the script for some batches.
+type call struct {
+	batches []*batch
+	cmd     *goredis.Cmd
+}
+
+// Publish implements queue.Queue. All partitions go in one round trip, each as a whole or not at all unless Redis fails amidst.
 func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	if len(items) == 0 {
 		return nil
@@ -42,17 +54,24 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 		p := queue.Partition(items[i].Key, q.cfg.Partitions)
 		b := byPartition[p]
 		if b == nil {
-			b = &batch{partition: p, args: []any{q.cfg.MaxItems}}
+			b = &batch{partition: p}
 			byPartition[p], batches = b, append(batches, b)
 		}
-		b.args = append(b.args, items[i].Key, encodeHeaders(items[i].Headers), items[i].Body)
+		b.items = append(b.items, items[i].Key, encodeHeaders(items[i].Headers), items[i].Body)
+	}
+	calls := []*call{{batches: batches}}
+	if q.cluster() { // where a script has one slot
+		calls = nil
+		for _, b := range batches {
+			calls = append(calls, &call{batches: []*batch{b}})
+		}
 	}
 
-	q.run(ctx, batches, goredis.Pipeliner.EvalSha, q.script.Hash())
-	var unknown []*batch // to a Redis that has restarted, or a Cluster node that has not seen it
-	for _, b := range batches {
-		if goredis.HasErrorPrefix(b.cmd.Err(), "NOSCRIPT") {
-			unknown = append(unknown, b)
+	q.run(ctx, calls, goredis.Pipeliner.EvalSha, q.script.Hash())
+	var unknown []*call // to a Redis that has restarted, or a Cluster node that has not seen it
+	for _, c := range calls {
+		if goredis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
+			unknown = append(unknown, c)
 		}
 	}
 	if len(unknown) > 0 {
@@ -61,19 +80,25 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 
 	var full []int
 	var failed error // the first: they are alike
-	for _, b := range batches {
-		added, err := b.cmd.Int()
-		switch {
-		case err != nil:
+	for _, c := range calls {
+		added, err := c.cmd.BoolSlice()
+		if err == nil && len(added) != len(c.batches) {
+			err = fmt.Errorf("%d answers for %d streams", len(added), len(c.batches))
+		}
+		if err != nil {
 			q.readings.Metrics.Failed(queue.OpPublish)
 			if failed == nil {
-				failed = fmt.Errorf("publish to partition %d: %w", b.partition, err)
+				failed = fmt.Errorf("publish to partition %d: %w", c.batches[0].partition, err)
 			}
-		case added == 0:
-			q.readings.Metrics.Failed(queue.OpFull)
-			full = append(full, b.partition)
-		default:
-			q.readings.Metrics.Published.Add(float64(b.items()))
+			continue
+		}
+		for i, b := range c.batches {
+			if !added[i] {
+				q.readings.Metrics.Failed(queue.OpFull)
+				full = append(full, b.partition)
+				continue
+			}
+			q.readings.Metrics.Published.Add(float64(b.count()))
 		}
 	}
 	if len(full) > 0 {
@@ -82,14 +107,20 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	return failed
 }
 
-// run leaves in each batch the command that was run for it.
+// run leaves in each call the command that was run for it.
 func (q *Queue) run(
-	ctx context.Context, batches []*batch,
+	ctx context.Context, calls []*call,
 	eval func(goredis.Pipeliner, context.Context, string, []string, ...any) *goredis.Cmd, script string,
 ) {
 	pipe := q.client.Pipeline()
-	for _, b := range batches {
-		b.cmd = eval(pipe, ctx, script, []string{q.streams[b.partition]}, b.args...)
+	for _, c := range calls {
+		var streams []string
+		args := []any{q.cfg.MaxItems}
+		for _, b := range c.batches {
+			streams = append(streams, q.streams[b.partition])
+			args = append(append(args, b.count()), b.items...)
+		}
+		c.cmd = eval(pipe, ctx, script, streams, args...)
 	}
 	_, _ = pipe.Exec(ctx) // every command has its own error
 }

@@ -20,9 +20,8 @@ const (
 	group    = "task"
 	consumer = "owner"
 
-	readTimeout = 3 * time.Second        // of one reply
-	block       = 500 * time.Millisecond // how long a read waits in Redis: well below readTimeout, and how late it may notice an end
-	opTimeout   = 5 * time.Second        // of one operation with its retries, where the caller sets no bound
+	readTimeout = 3 * time.Second // of one reply
+	opTimeout   = 5 * time.Second // of one operation with its retries, where the caller sets no bound
 )
 
 // Queue is a queue.Queue.
@@ -85,12 +84,24 @@ func (q *Queue) Ping(ctx context.Context) error {
 	return q.readings.Failing()
 }
 
+// cluster is true if one command cannot span partitions.
+func (q *Queue) cluster() bool {
+	_, is := q.client.(*goredis.ClusterClient)
+	return is
+}
+
 // Close implements queue.Queue.
 func (q *Queue) Close() error { return q.client.Close() }
 
 // missing is true if err says that the stream or its group is not there: Redis is new, or was wiped.
 func missing(err error) bool {
 	return goredis.HasErrorPrefix(err, "NOGROUP") || goredis.HasErrorPrefix(err, "UNBLOCKED")
+}
+
+// answered is true if Redis has answered that it will not.
+func answered(err error) bool {
+	var refusal goredis.Error
+	return errors.As(err, &refusal)
 }
 
 // ignoring is err unless it is one of those that are an answer.
