@@ -121,6 +121,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		messages[i] = p.message
 	}
 	published := c.publisher.takePublished()
+	c.publisher.commits.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	start := time.Now()

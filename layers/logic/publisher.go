@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -22,6 +23,8 @@ type publisher struct {
 	m     *metrics
 	log   *slog.Logger
 	wake  chan struct{}
+
+	commits atomic.Bool // one has taken published rows along since the last tick
 
 	mu        sync.Mutex
 	gathered  []outgoing
@@ -116,10 +119,11 @@ func (p *publisher) run(ctx context.Context, stop <-chan struct{}) {
 	idle := time.NewTicker(idleDelete)
 	defer idle.Stop()
 	for {
-		stopping := false
+		stopping, quiet := false, false
 		select {
 		case <-p.wake:
 		case <-idle.C:
+			quiet = !p.commits.Swap(false)
 		case <-stop:
 			stopping = true
 		}
@@ -132,7 +136,7 @@ func (p *publisher) run(ctx context.Context, stop <-chan struct{}) {
 			}
 			p.wakeUp()
 		}
-		if caughtUp {
+		if caughtUp && (quiet || stopping) {
 			p.deletePublished(ctx)
 		}
 		if stopping {

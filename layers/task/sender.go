@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -63,6 +64,7 @@ func (t *Task) send(node contract.NodeRef, p *parcel) {
 // runSender pushes until nothing is left to bring.
 func (t *Task) runSender(node contract.NodeRef, s *sender) {
 	for {
+		runtime.Gosched() // others are about to bring theirs
 		batch, suspect, ended := t.take(node, s)
 		if ended {
 			return

@@ -25,7 +25,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -76,7 +75,7 @@ type Connects interface {
 type Task struct {
 	cfg      Config
 	queue    Queue
-	routes   Routes
+	lookups  lookups
 	connects Connects
 	tel      observability.Telemetry
 	m        *metrics
@@ -100,7 +99,7 @@ type metrics struct {
 func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observability.Telemetry) *Task {
 	with := promauto.With(tel.Metrics)
 	return &Task{
-		cfg: cfg, queue: queue, routes: routes, connects: connects, tel: tel,
+		cfg: cfg, queue: queue, lookups: lookups{routes: routes, timeout: cfg.Timeout}, connects: connects, tel: tel,
 		byNode:   make(map[contract.NodeRef]*sender),
 		stopping: make(chan struct{}),
 		m: &metrics{
@@ -125,6 +124,7 @@ func (t *Task) Run(ctx context.Context) error {
 	err := t.queue.Consume(ctx, t.handle)
 	close(t.stopping)
 	t.senders.Wait()
+	t.lookups.running.Wait()
 	return err
 }
 
@@ -177,7 +177,7 @@ func (t *Task) offline(d *delivery, without []contract.UserID) {
 // the user then. It answers the routes that it went by, and the messages to users whom no node had any more, with
 // these alone.
 func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract.Routes) (contract.Routes, []delivery, error) {
-	routes, err := t.resolve(ctx, deliveries)
+	routes, err := t.lookups.resolve(ctx, deliveries)
 	if err != nil {
 		return contract.Routes{}, nil, err
 	}
@@ -216,27 +216,6 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract
 		}
 	}
 	return routes, moved, nil
-}
-
-func (t *Task) resolve(ctx context.Context, deliveries []delivery) (contract.Routes, error) {
-	rooms := make(map[contract.RoomID]struct{})
-	users := make(map[contract.UserID]struct{})
-	for i := range deliveries {
-		if room := deliveries[i].Room; room != 0 {
-			rooms[room] = struct{}{}
-			continue
-		}
-		for _, user := range deliveries[i].Users {
-			users[user] = struct{}{}
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
-	defer cancel()
-	routes, err := t.routes.Resolve(ctx, slices.Collect(maps.Keys(rooms)), slices.Collect(maps.Keys(users)))
-	if err != nil {
-		return contract.Routes{}, fmt.Errorf("resolve routes: %w", err)
-	}
-	return routes, nil
 }
 
 // address puts delivery i into the parcel of each node that holds a receiver, and answers how many nodes hold each

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -68,6 +69,24 @@ func (d *Delivery) Decode(b []byte) error {
 		return errDelivery
 	}
 	return nil
+}
+
+// MarshalBinary is the delivery as it crosses between processes, Traceparent included.
+func (d *Delivery) MarshalBinary() ([]byte, error) {
+	size := len(d.Traceparent) + len(d.Conversation) + len(d.Except) + len(d.Frame) + binary.MaxVarintLen64*(10+len(d.Users))
+	return d.Append(appendString(make([]byte, 0, size), d.Traceparent)), nil
+}
+
+// UnmarshalBinary reads what MarshalBinary wrote and refuses anything else. It keeps nothing of b.
+func (d *Delivery) UnmarshalBinary(b []byte) error {
+	r := reader{b: b}
+	traceparent := string(r.bytes())
+	if r.failed {
+		return errDelivery
+	}
+	err := d.Decode(bytes.Clone(r.b))
+	d.Traceparent = traceparent
+	return err
 }
 
 func appendString(b []byte, s string) []byte {

@@ -78,6 +78,35 @@ func TestDeliveryTraceparentTravelsBeside(t *testing.T) {
 	}
 }
 
+// Between processes the traceparent crosses with the rest, and nothing of the buffer it was read from is kept.
+func TestDeliveryBinary(t *testing.T) {
+	for name, want := range deliveries {
+		t.Run(name, func(t *testing.T) {
+			want.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+			encoded, err := want.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got Delivery
+			if err := got.UnmarshalBinary(encoded); err != nil {
+				t.Fatal(err)
+			}
+			for cut := range min(100, len(encoded)) {
+				if err := new(Delivery).UnmarshalBinary(encoded[:cut]); err == nil {
+					t.Errorf("%d of %d bytes are accepted", cut, len(encoded))
+				}
+			}
+			clear(encoded)
+			if len(got.Frame) == 0 {
+				got.Frame = want.Frame
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 // Decode takes any bytes without a panic, allocates in proportion to what it was given, and what it accepts it
 // would write again.
 func FuzzDelivery(f *testing.F) {

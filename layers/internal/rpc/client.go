@@ -41,7 +41,7 @@ type caller struct {
 	turn    atomic.Uint64
 	telemetry
 
-	goroutines sync.WaitGroup // that dial
+	goroutines sync.WaitGroup // that dial, and that carry batches
 
 	mu      sync.Mutex
 	conns   map[contract.NodeRef]*conn
@@ -81,12 +81,37 @@ func (c *caller) Close() error {
 	return nil
 }
 
+// start runs f in a goroutine that Close waits for. It is false if the caller is closed.
+func (c *caller) start(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.goroutines.Go(f)
+	return true
+}
+
 // attempts a call that may be repeated gets, each on another node while there are others.
 const attempts = 3
 
 // call asks one node: the one that the key's hash prefers, or with an empty key each in turn. It tries further
 // nodes if the peer has not seen the call and, with again, also if that is not known.
 func call[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A) (*R, error) {
+	return callBy(ctx, c, method, key, again, arg, alone[A, R](c, method))
+}
+
+// carry brings one call to one peer and its reply back.
+type carry[A, R any] func(ctx context.Context, peer Peer, arg *A) (*Reply[R], error)
+
+// alone carries each call in a message of its own.
+func alone[A, R any](c *caller, method string) carry[A, R] {
+	return func(ctx context.Context, peer Peer, arg *A) (*Reply[R], error) {
+		return exchange[R](ctx, c, peer, method, arg)
+	}
+}
+
+func callBy[A, R any](ctx context.Context, c *caller, method, key string, again bool, arg *A, by carry[A, R]) (*R, error) {
 	peers := c.order(key)
 	if len(peers) == 0 {
 		return nil, contract.RetryLater(contract.Unavailable, time.Second, "no %s node is up", c.service)
@@ -94,7 +119,7 @@ func call[A, R any](ctx context.Context, c *caller, method, key string, again bo
 	var err error
 	for i := range attempts {
 		var value *R
-		value, err = callPeer[A, R](ctx, c, peers[i%len(peers)], method, arg)
+		value, err = callPeer(ctx, c, peers[i%len(peers)], method, arg, by)
 		if !errors.Is(err, errTransport) || ctx.Err() != nil || !again && !errors.Is(err, errNotSent) {
 			return value, err
 		}
@@ -103,7 +128,7 @@ func call[A, R any](ctx context.Context, c *caller, method, key string, again bo
 }
 
 // callPeer asks one node once. An error that is errTransport is also an Unavailable.
-func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A) (_ *R, err error) {
+func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by carry[A, R]) (_ *R, err error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
@@ -116,7 +141,7 @@ func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string
 		c.seconds.WithLabelValues(c.service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
 	}()
 
-	reply, err := exchange[R](ctx, c, peer, method, arg)
+	reply, err := by(ctx, peer, arg)
 	switch {
 	case contract.CodeOf(err) == contract.TooLarge:
 		return nil, err
@@ -146,7 +171,7 @@ func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, a
 	// A map of its own for each call: rpcx encodes it in another goroutine.
 	metadata := map[string]string{
 		share.AuthKey:       c.secret,
-		share.ServerTimeout: strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10),
+		share.ServerTimeout: strconv.FormatInt(left(deadline), 10),
 	}
 	c.propagator.Inject(ctx, propagation.MapCarrier(metadata))
 	reply := new(Reply[R])
@@ -155,6 +180,9 @@ func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, a
 	}
 	return reply, nil
 }
+
+// left is how many milliseconds there are until the deadline, at least one.
+func left(deadline time.Time) int64 { return max(time.Until(deadline).Milliseconds(), 1) }
 
 func (c *caller) lost(peer Peer, cause error) error {
 	return fmt.Errorf("%w: %s at %s: %w: %w", errTransport, peer.Ref, peer.Addr, cause,

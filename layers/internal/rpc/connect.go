@@ -16,7 +16,7 @@ func (c *Clients) Connect(peers Peers) *Connect { return &Connect{c.caller(servi
 
 // Push hands deliveries to one node. It is tried once: the caller knows whether the node still lives.
 func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) (*contract.PushReply, error) {
-	return callPeer[contract.PushRequest, contract.PushReply](ctx, c.caller, node, "Push", r)
+	return callPeer(ctx, c.caller, node, "Push", r, alone[contract.PushRequest, contract.PushReply](c.caller, "Push"))
 }
 
 // CloseSessions has every connect node close the sessions' connections. A node that cannot be reached is passed
@@ -36,7 +36,7 @@ func broadcast[A any](ctx context.Context, c *caller, method string, arg *A) (*c
 	var g errgroup.Group
 	for _, peer := range c.peers() {
 		g.Go(func() error {
-			_, err := callPeer[A, contract.Empty](ctx, c, peer, method, arg)
+			_, err := callPeer(ctx, c, peer, method, arg, alone[A, contract.Empty](c, method))
 			if err != nil {
 				c.log.WarnContext(ctx, "node not told", "method", method, "node", peer.Ref.String(), "err", err)
 			}

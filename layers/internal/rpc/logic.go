@@ -10,10 +10,16 @@ var _ contract.Logic = (*Logic)(nil)
 
 // Logic is contract.Logic as answered by whichever logic node suits the call: what concerns a conversation goes
 // to the node that its hash prefers, so that its order is natural.
-type Logic struct{ *caller }
+type Logic struct {
+	*caller
+	sends *batcher[contract.SendRequest, contract.Receipt]
+}
 
 // Logic calls the logic nodes that peers names.
-func (c *Clients) Logic(peers Peers) *Logic { return &Logic{c.caller(serviceLogic, peers)} }
+func (c *Clients) Logic(peers Peers) *Logic {
+	caller := c.caller(serviceLogic, peers)
+	return &Logic{caller, newBatcher[contract.SendRequest, contract.Receipt](caller, "Send")}
+}
 
 // once and repeat say whether a call that failed on its way is tried again.
 const (
@@ -111,7 +117,7 @@ func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 		// With From unknown the two directions may be accepted by two nodes, each keeping its sender's order.
 		key = contract.DirectConversation(max(r.From, 0), r.To)
 	}
-	return call[contract.SendRequest, contract.Receipt](ctx, l.caller, "Send", string(key), r.ClientID != "", r)
+	return callBy(ctx, l.caller, "Send", string(key), r.ClientID != "", r, l.sends.exchange)
 }
 
 func (l *Logic) History(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {

@@ -131,26 +131,37 @@ type service struct {
 
 // handle registers one method of a service.
 func handle[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
-	name := s.name + "/" + method
-	answer := func(ctx context.Context, arg *A, reply *Reply[R]) error {
+	return s.register(method, func(ctx context.Context, arg *A, reply *Reply[R]) error {
 		metadata, _ := ctx.Value(share.ReqMetaDataKey).(map[string]string)
-		ctx = s.propagator.Extract(ctx, propagation.MapCarrier(metadata))
-		ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
-		defer span.End()
-		start := time.Now()
-		value, err := safely(ctx, arg, f)
-		s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
-		reply.Value, reply.Err = value, contract.AsError(err)
-		// What the client does not get to see is said here; the rest is the caller's to log.
-		if reply.Err != nil && reply.Err.Code == contract.Internal {
-			s.log.ErrorContext(ctx, "rpc call failed", "method", name, "err", err)
-		}
+		*reply = answer(ctx, s, method, metadata, arg, f)
 		return nil
-	}
-	if err := s.rpcx.RegisterFunctionName(s.name, method, answer, ""); err != nil {
-		return fmt.Errorf("register %s: %w", name, err)
+	})
+}
+
+func (s *service) register(method string, f any) error {
+	if err := s.rpcx.RegisterFunctionName(s.name, method, f, ""); err != nil {
+		return fmt.Errorf("register %s/%s: %w", s.name, method, err)
 	}
 	return nil
+}
+
+// answer handles one call.
+func answer[A, R any](
+	ctx context.Context, s *service, method string, carried map[string]string, arg *A, f func(context.Context, *A) (*R, error),
+) Reply[R] {
+	name := s.name + "/" + method
+	ctx = s.propagator.Extract(ctx, propagation.MapCarrier(carried))
+	ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+	defer span.End()
+	start := time.Now()
+	value, err := safely(ctx, arg, f)
+	s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+	reply := Reply[R]{Value: value, Err: contract.AsError(err)}
+	// What the client does not get to see is said here; the rest is the caller's to log.
+	if reply.Err != nil && reply.Err.Code == contract.Internal {
+		s.log.ErrorContext(ctx, "rpc call failed", "method", name, "err", err)
+	}
+	return reply
 }
 
 // safely turns a panic into an error here, since rpcx would log the argument with it, passwords included.
@@ -186,7 +197,7 @@ func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) err
 		handle(s, "Online", l.Online),
 		handle(s, "Announce", l.Announce),
 		handle(s, "PresenceChanged", l.PresenceChanged),
-		handle(s, "Send", l.Send),
+		handleBatch(s, "Send", l.Send),
 		handle(s, "History", l.History),
 		handle(s, "Heads", l.Heads),
 		handle(s, "ConversationHeads", l.ConversationHeads),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,8 +75,11 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		col("text", "text", distinct, func(r result) string { return r.Message.Text }),
 	)
 	args = append(args, col("published", "bigint", published, func(id contract.MessageID) int64 { return int64(id) }).array)
-	var rows []struct{ Ord, Seq int64 }
-	err := s.retry(ctx, func(db *gorm.DB) error { return db.Raw(with+commitAtOnceSQL, args...).Scan(&rows).Error })
+	var rows []numbered
+	err := s.retry(ctx, func(db *gorm.DB) (err error) {
+		rows, err = numberedRows(db.Raw(with+commitAtOnceSQL, args...))
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -103,6 +107,26 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		*r = CommitResult{Message: stored[sent{r.Message.From, r.Message.ClientID}], Duplicate: true}
 	}
 	return nil
+}
+
+// numbered is which seq a message of the batch has got, 0 if its client id is known.
+type numbered struct{ Ord, Seq int64 }
+
+// numberedRows reads the rows by hand: gorm's Scan renders the statement with all its values for a log that nobody keeps.
+func numberedRows(query *gorm.DB) (all []numbered, err error) {
+	rows, err := query.Rows()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var n numbered
+		if err := rows.Scan(&n.Ord, &n.Seq); err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, rows.Err()
 }
 
 func (s *Store) loadEarlier(ctx context.Context, earlier []*CommitResult) (map[sent]contract.Message, error) {

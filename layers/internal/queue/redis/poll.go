@@ -37,7 +37,7 @@ type poll struct {
 
 const (
 	// roundPause is between the beginnings of two rounds while entries come, so that one round has several.
-	roundPause = 2 * time.Millisecond
+	roundPause = 4 * time.Millisecond
 	// block is how long a read waits in Redis: well below readTimeout, and how late a reader may notice that its time
 	// is over, or a new one begin.
 	block = 250 * time.Millisecond
@@ -78,11 +78,13 @@ func (p *poller) run() {
 			}
 		}
 		waiting = p.gather(waiting)
-		began, asked := time.Now(), len(waiting)
-		waiting = p.look(waiting)
+		began := time.Now()
+		served, still := p.look(waiting)
+		waiting = still
 		switch {
-		case len(waiting) < asked:
+		case len(served) > 0:
 			last = began
+			serve(served)
 			time.Sleep(roundPause - time.Since(began))
 		case len(waiting) == int(p.readers.Load()):
 			waiting = p.wait(waiting, block)
@@ -95,6 +97,13 @@ func (p *poller) run() {
 			case <-time.After(roundPause):
 			}
 		}
+	}
+}
+
+// serve lets the readers have what there is for them.
+func serve(polls []*poll) {
+	for _, one := range polls {
+		close(one.done)
 	}
 }
 
@@ -112,8 +121,8 @@ func (p *poller) gather(waiting []*poll) []*poll {
 
 // look tells Redis in one round trip what was handled, and asks for what is pending and, unless something may be, for
 // what is new. If something is pending all the same, the new ones it got are left: they are pending then. It answers
-// those for whom there was nothing.
-func (p *poller) look(polls []*poll) (still []*poll) {
+// those that are served, and those for whom there was nothing.
+func (p *poller) look(polls []*poll) (served, still []*poll) {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
 	pipe := p.client.Pipeline()
@@ -138,9 +147,10 @@ func (p *poller) look(polls []*poll) (still []*poll) {
 	if answered(err) && len(polls) > 1 {
 		// It may be the fault of one stream.
 		for i := range polls {
-			still = append(still, p.look(polls[i:i+1])...)
+			s, w := p.look(polls[i : i+1])
+			served, still = append(served, s...), append(still, w...)
 		}
-		return still
+		return served, still
 	}
 	old, fresh := byStream(pending), byStream(news)
 	for i, one := range polls {
@@ -159,13 +169,13 @@ func (p *poller) look(polls []*poll) (still []*poll) {
 			one.messages = fresh[one.stream]
 		}
 		if one.err != nil || len(one.messages) > 0 {
-			close(one.done)
+			served = append(served, one)
 			continue
 		}
 		one.settled = true // nothing is pending
 		still = append(still, one)
 	}
-	return still
+	return served, still
 }
 
 func (p *poller) read(polls []*poll, from string) *goredis.XReadGroupArgs {
@@ -184,8 +194,8 @@ type once struct{ *goredis.XStreamSliceCmd }
 
 func (once) NoRetry() bool { return true }
 
-// wait waits for new entries. Those that have got none are left for the next look, which finds what has come at the
-// same time; if nobody has got any, all are done.
+// wait waits for new entries and answers who has to ask again. Redis wakes a reader for the first stream that gets one:
+// what has come to the others at the same time is looked for before any is served, so that they are handled together.
 func (p *poller) wait(polls []*poll, most time.Duration) (still []*poll) {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
@@ -196,14 +206,27 @@ func (p *poller) wait(polls []*poll, most time.Duration) (still []*poll) {
 	cmd := once{goredis.NewXStreamSliceCmd(ctx, args...)}
 	err := ignoring(p.client.Process(ctx, cmd), isNil, missing) // what is missing is made when it is looked for
 	fresh := byStream(cmd.XStreamSliceCmd)
-	for _, one := range polls {
-		one.messages, one.err = fresh[one.stream], err
-		if len(fresh) > 0 && len(one.messages) == 0 {
-			still = append(still, one)
-			continue
+	if len(fresh) == 0 { // all go round again, in case their time is over
+		for _, one := range polls {
+			one.err = err
 		}
-		close(one.done)
+		serve(polls)
+		return nil
 	}
+	var served []*poll
+	for _, one := range polls {
+		if one.messages = fresh[one.stream]; len(one.messages) > 0 {
+			served = append(served, one)
+		} else {
+			still = append(still, one)
+		}
+	}
+	if len(still) > 0 {
+		var more []*poll
+		more, still = p.look(still)
+		served = append(served, more...)
+	}
+	serve(served)
 	return still
 }
 

@@ -1,0 +1,192 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"gochat/layers/internal/contract"
+)
+
+// Batch is calls of one method that travel in one message; the answer to each is a Reply, in this order.
+type Batch[A any] struct{ Calls []Call[A] }
+
+// Call is one of a batch, with what crosses beside every argument.
+type Call[A any] struct {
+	Left  int64             // milliseconds until the caller's deadline
+	Trace map[string]string // W3C trace context
+	Arg   *A
+}
+
+// batcher carries calls to each peer in batches: the first at once, those that follow within batchPause together. A
+// batch is answered as a whole, so it suits a method whose calls take about equally long.
+type batcher[A, R any] struct {
+	*caller
+	method string
+
+	mu    sync.Mutex // taken before caller.mu
+	lanes map[Peer]*lane[A, R]
+}
+
+// lane is the calls on their way to one peer. It exists, with its goroutine, until batchPause after the last.
+type lane[A, R any] struct {
+	waiting []*ticket[A, R]
+	full    chan struct{} // has an element once batchFull wait
+}
+
+// ticket is one call and, once done is closed, its outcome.
+type ticket[A, R any] struct {
+	ctx   context.Context // the caller's: for its deadline and trace
+	arg   *A
+	reply *Reply[R]
+	err   error
+	done  chan struct{}
+}
+
+const (
+	// batchPause is between two batches, unless batchFull calls wait before: one way over the network, one commit, one
+	// round of the queue and one push cost much the same for a few messages as for one.
+	batchPause = 10 * time.Millisecond
+	batchFull  = 32
+	batchMost  = 256
+)
+
+func newBatcher[A, R any](c *caller, method string) *batcher[A, R] {
+	return &batcher[A, R]{caller: c, method: method, lanes: make(map[Peer]*lane[A, R])}
+}
+
+// exchange is exchange for one call of a batch.
+func (b *batcher[A, R]) exchange(ctx context.Context, peer Peer, arg *A) (*Reply[R], error) {
+	t := &ticket[A, R]{ctx: ctx, arg: arg, done: make(chan struct{})}
+	if !b.add(peer, t) {
+		return nil, fmt.Errorf("%w: %w", errNotSent, errClosed)
+	}
+	select {
+	case <-t.done:
+		return t.reply, t.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (b *batcher[A, R]) add(peer Peer, t *ticket[A, R]) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.lanes[peer]
+	if l == nil {
+		l = &lane[A, R]{full: make(chan struct{}, 1)}
+		if !b.start(func() { b.run(peer, l) }) {
+			return false
+		}
+		b.lanes[peer] = l
+	}
+	l.waiting = append(l.waiting, t)
+	if len(l.waiting) == batchFull {
+		select {
+		case l.full <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+func (b *batcher[A, R]) run(peer Peer, l *lane[A, R]) {
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	<-pause.C
+	for {
+		batch := b.take(peer, l)
+		if len(batch) == 0 {
+			return
+		}
+		sending.Go(func() { b.send(peer, batch) })
+		pause.Reset(batchPause)
+		select {
+		case <-pause.C:
+		case <-l.full:
+		}
+	}
+}
+
+// take is the next batch; if it is empty, the lane has ended.
+func (b *batcher[A, R]) take(peer Peer, l *lane[A, R]) []*ticket[A, R] {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(l.waiting), batchMost)
+	batch := l.waiting[:n:n]
+	l.waiting = l.waiting[n:]
+	if n == 0 {
+		delete(b.lanes, peer)
+	}
+	select {
+	case <-l.full: // it is taken
+	default:
+	}
+	return batch
+}
+
+// send carries one batch and answers everyone in it.
+func (b *batcher[A, R]) send(peer Peer, batch []*ticket[A, R]) {
+	request, latest := &Batch[A]{}, time.Time{}
+	for _, t := range batch {
+		deadline, _ := t.ctx.Deadline()
+		if deadline.After(latest) {
+			latest = deadline
+		}
+		trace := make(map[string]string)
+		b.propagator.Inject(t.ctx, propagation.MapCarrier(trace))
+		request.Calls = append(request.Calls, Call[A]{Left: left(deadline), Trace: trace, Arg: t.arg})
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), latest) // each caller waits under its own
+	defer cancel()
+	replies, err := exchange[[]Reply[R]](ctx, b.caller, peer, b.method, request)
+	if contract.CodeOf(err) == contract.TooLarge && len(batch) > 1 { // the fault of one, perhaps
+		for i := range batch {
+			b.send(peer, batch[i:i+1])
+		}
+		return
+	}
+	switch {
+	case err != nil:
+	case replies.Err != nil:
+		err = replies.Err
+	case replies.Value == nil || len(*replies.Value) != len(batch):
+		err = errors.New("peer answered another number of calls than it was asked")
+	}
+	for i, t := range batch {
+		if t.err = err; err == nil {
+			t.reply = &(*replies.Value)[i]
+		}
+		close(t.done)
+	}
+}
+
+// handleBatch registers a method whose calls come by batches. Each is handled by itself, at the same time as the
+// others.
+func handleBatch[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
+	return s.register(method, func(ctx context.Context, batch *Batch[A], reply *Reply[[]Reply[R]]) error {
+		replies := make([]Reply[R], len(batch.Calls))
+		var handling sync.WaitGroup
+		one := func(i int) {
+			call := &batch.Calls[i]
+			ctx, cancel := context.WithTimeout(ctx, time.Duration(call.Left)*time.Millisecond)
+			defer cancel()
+			replies[i] = answer(ctx, s, method, call.Trace, call.Arg, f)
+		}
+		for i := 1; i < len(replies); i++ {
+			handling.Go(func() { one(i) })
+		}
+		if len(replies) > 0 {
+			one(0)
+		}
+		handling.Wait()
+		reply.Value = &replies
+		return nil
+	})
+}

@@ -1,0 +1,165 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+// sender answers Send alone.
+type sender struct {
+	contract.Logic
+	send func(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error)
+}
+
+func (s sender) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+	return s.send(ctx, r)
+}
+
+func TestSendsTravelTogether(t *testing.T) {
+	const n = 50
+	var mu sync.Mutex
+	inHand, most := 0, 0
+	all := make(chan struct{})
+	var meet sync.Once
+	l := sender{send: func(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+		mu.Lock()
+		inHand++
+		most = max(most, inHand)
+		if inHand == n {
+			meet.Do(func() { close(all) })
+		}
+		mu.Unlock()
+		select { // none is answered before all are there: they are handled at the same time
+		case <-all:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		switch {
+		case r.Text == "refused":
+			return nil, contract.Errorf(contract.Forbidden, "not you")
+		case r.Text == "panic":
+			panic("over one of them")
+		}
+		return &contract.Receipt{ID: contract.MessageID(r.To), TraceID: trace.SpanContextFromContext(ctx).TraceID().String()}, nil
+	}}
+	server := serve(t, contract.NodeRef{ID: "logic-1", Epoch: 1}, l, nil, observability.Discard())
+	client := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{server.peer} })
+	defer func() { _ = client.Close() }()
+
+	var calling sync.WaitGroup
+	for i := 1; i <= n; i++ {
+		calling.Go(func() {
+			id := trace.TraceID{15: byte(i)}
+			ctx, cancel := context.WithTimeout(trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+				TraceID: id, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+			})), patience)
+			defer cancel()
+			text := fmt.Sprint(i)
+			switch i {
+			case 7:
+				text = "refused"
+			case 8:
+				text = "panic"
+			}
+			got, err := client.Send(ctx, &contract.SendRequest{From: 1, To: contract.UserID(i), Text: text})
+			switch {
+			case i == 7:
+				if contract.CodeOf(err) != contract.Forbidden {
+					t.Errorf("the refused one: %v", err)
+				}
+			case i == 8:
+				if contract.CodeOf(err) != contract.Internal {
+					t.Errorf("the one that panics: %v", err)
+				}
+			case err != nil:
+				t.Errorf("send %d: %v", i, err)
+			case got.ID != contract.MessageID(i) || got.TraceID != id.String():
+				t.Errorf("send %d was answered %d in trace %s", i, got.ID, got.TraceID)
+			}
+		})
+	}
+	calling.Wait()
+	if most != n {
+		t.Errorf("at most %d were handled at once, want %d", most, n)
+	}
+	eventually(t, "the lane ends when nothing is sent", func() bool {
+		client.sends.mu.Lock()
+		defer client.sends.mu.Unlock()
+		return len(client.sends.lanes) == 0
+	})
+}
+
+func TestDeadlinesOfABatch(t *testing.T) {
+	release := make(chan struct{})
+	l := sender{send: func(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
+		if r.Text == "slow" {
+			<-release
+		}
+		left, _ := ctx.Deadline()
+		return &contract.Receipt{Seq: time.Until(left).Milliseconds()}, nil
+	}}
+	server := serve(t, contract.NodeRef{ID: "logic-1", Epoch: 1}, l, nil, observability.Discard())
+	client := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{server.peer} })
+	defer func() { _ = client.Close() }()
+	defer close(release)
+
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := client.Send(short, &contract.SendRequest{Text: "slow"}); contract.CodeOf(err) != contract.Unavailable {
+		t.Errorf("a call whose time is up: %v", err)
+	}
+	long, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	got, err := client.Send(long, &contract.SendRequest{Text: "quick"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Duration(got.Seq) * time.Millisecond; left < 30*time.Minute || left > time.Hour {
+		t.Errorf("%v left of an hour", left)
+	}
+}
+
+// One call that is too large is refused; those that travel with it are not.
+func TestTooLargeInABatch(t *testing.T) {
+	server := serve(t, contract.NodeRef{ID: "logic-1", Epoch: 1}, sender{send: func(context.Context, *contract.SendRequest) (*contract.Receipt, error) {
+		return &contract.Receipt{Seq: 1}, nil
+	}}, nil, observability.Discard())
+	client := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{server.peer} })
+	defer func() { _ = client.Close() }()
+	huge := strings.Repeat("x", maxPayload)
+	var calling sync.WaitGroup
+	for i := range 10 {
+		calling.Go(func() {
+			r := &contract.SendRequest{Text: "small"}
+			if i == 5 {
+				r.Text = huge
+			}
+			_, err := client.Send(t.Context(), r)
+			if i == 5 && contract.CodeOf(err) != contract.TooLarge {
+				t.Errorf("the large one: %v", err)
+			}
+			if i != 5 && err != nil {
+				t.Errorf("a small one: %v", err)
+			}
+		})
+	}
+	calling.Wait()
+}
+
+func TestSendAfterClose(t *testing.T) {
+	client := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{{Ref: contract.NodeRef{ID: "logic-1"}, Addr: "127.0.0.1:1"}} })
+	_ = client.Close()
+	if _, err := client.Send(t.Context(), &contract.SendRequest{}); !errors.Is(err, errClosed) {
+		t.Errorf("got %v, want %v", err, errClosed)
+	}
+}
