@@ -19,6 +19,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 )
 
 // BenchmarkPrivate sends private messages through five processes, a layer each, on PostgreSQL, Redis and etcd, all on
@@ -40,7 +41,54 @@ const (
 	benchTime   = 8 * time.Second
 )
 
-func benchmarkPrivate(b *testing.B, rate int) {
+// BenchmarkFirst sends two messages in each of as many conversations as there are pairs of people, the second when the
+// first has come, 400 a second, and reports what the first and the second take: milliseconds and their ratio.
+func BenchmarkFirst(b *testing.B) {
+	s := newBenched(b)
+	for b.Loop() { // once: there are no more conversations to begin
+		var m benchMeter
+		var first, second []time.Duration
+		took := make(chan time.Duration, 1)
+		m.each = func(d time.Duration) { took <- d }
+		reading := s.read(&m)
+		next := time.Now()
+		for i := range s.people {
+			for j := i + 1; j < len(s.people); j++ {
+				for _, list := range []*[]time.Duration{&first, &second} {
+					time.Sleep(time.Until(next))
+					next = time.Now().Add(time.Second / 400)
+					if err := s.people[i].send(s.people[j].id, &m); err != nil {
+						b.Fatal(err)
+					}
+					*list = append(*list, testwait.Receive(b, "the message", took))
+				}
+			}
+		}
+		for _, list := range []*[]time.Duration{&first, &second} {
+			slices.Sort(*list)
+		}
+		quantile := func(list []time.Duration, q float64) float64 {
+			return list[int(q*float64(len(list)))].Seconds() * 1000
+		}
+		b.ReportMetric(quantile(first, 0.5), "first-p50-ms")
+		b.ReportMetric(quantile(second, 0.5), "second-p50-ms")
+		b.ReportMetric(quantile(first, 0.99), "first-p99-ms")
+		b.ReportMetric(quantile(second, 0.99), "second-p99-ms")
+		b.ReportMetric(quantile(first, 0.5)/quantile(second, 0.5), "first/second")
+		b.ReportMetric(0, "ns/op")
+		s.close()
+		reading.Wait()
+	}
+}
+
+// benched is a process for each layer, their dependencies, and people who are connected.
+type benched struct {
+	admins map[string]string // addresses by layer
+	pids   map[string][]int
+	people []*bencher
+}
+
+func newBenched(b *testing.B) *benched {
 	etcd, redis, postgres := testdeps.Etcd(b), testdeps.Redis(b), testdeps.StartPostgres(b)
 	back := migrated(b, backend{etcd: etcd.Endpoint(), redis: redis.Addr(), database: postgres.URL})
 	cfg := back.config()
@@ -68,11 +116,29 @@ func benchmarkPrivate(b *testing.B, rate int) {
 		u := testclient.Register(b, api.api(), fmt.Sprint("bench-", i))
 		people[i] = dialBencher(b, connect.TCP[0], u)
 	}
-	var m benchMeter
+	return &benched{admins, pids, people}
+}
+
+// read meters what everybody gets until their connections end.
+func (s *benched) read(m *benchMeter) *sync.WaitGroup {
 	var reading sync.WaitGroup
-	for _, p := range people {
-		reading.Go(func() { p.read(&m) })
+	for _, p := range s.people {
+		reading.Go(func() { p.read(m) })
 	}
+	return &reading
+}
+
+func (s *benched) close() {
+	for _, p := range s.people {
+		_ = p.conn.Close()
+	}
+}
+
+func benchmarkPrivate(b *testing.B, rate int) {
+	s := newBenched(b)
+	people, pids := s.people, s.pids
+	var m benchMeter
+	reading := s.read(&m)
 	for b.Loop() { // once: a run has its own length
 		m.reset()
 		sendFor(b, people, rate, 2*time.Second, &m) // until caches, connections and the store are warm
@@ -81,7 +147,7 @@ func benchmarkPrivate(b *testing.B, rate int) {
 		before := cpuOf(pids)
 		own := cpu(os.Getpid(), false)
 		start := time.Now()
-		profiled := profile(b, admins, benchTime-time.Second)
+		profiled := profile(b, s.admins, benchTime-time.Second)
 		sendFor(b, people, rate, benchTime, &m)
 		elapsed, delivered := time.Since(start), float64(m.received.Load())
 		m.drain(b)
@@ -107,9 +173,7 @@ func benchmarkPrivate(b *testing.B, rate int) {
 			b.Errorf("%d of %d messages have not come", lost, m.sent.Load())
 		}
 	}
-	for _, p := range people {
-		_ = p.conn.Close()
-	}
+	s.close()
 	reading.Wait()
 }
 
@@ -173,6 +237,7 @@ type benchMeter struct {
 	sent, received atomic.Int64
 	steps          [200_000]atomic.Int32
 	run            int
+	each           func(time.Duration) // may be nil
 }
 
 const benchStep = 50 * time.Microsecond
@@ -189,6 +254,9 @@ func (m *benchMeter) reset() {
 func (m *benchMeter) observe(d time.Duration) {
 	m.steps[min(int(d/benchStep), len(m.steps)-1)].Add(1)
 	m.received.Add(1)
+	if m.each != nil {
+		m.each(d)
+	}
 }
 
 // quantile is in milliseconds, the upper end of its step.

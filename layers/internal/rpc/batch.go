@@ -22,8 +22,8 @@ type Call[A any] struct {
 	Arg   *A
 }
 
-// batcher carries calls to each peer in batches: the first at once, those that follow within batchPause together. A
-// batch is answered as a whole, so it suits a method whose calls take about equally long.
+// batcher carries calls to each peer in batches: while few are unanswered each goes at once, else what gathers within
+// batchPause goes together. A batch is answered as a whole, so it suits a method whose calls take about equally long.
 type batcher[A, R any] struct {
 	*caller
 	method string
@@ -32,10 +32,12 @@ type batcher[A, R any] struct {
 	lanes map[Peer]*lane[A, R]
 }
 
-// lane is the calls on their way to one peer. It exists, with its goroutine, until batchPause after the last.
+// lane is the calls on their way to one peer. It exists, with its goroutine, while there are some.
 type lane[A, R any] struct {
-	waiting []*ticket[A, R]
-	full    chan struct{} // has an element once batchFull wait
+	waiting    []*ticket[A, R]
+	unanswered int
+	went       time.Time     // when the last batch did
+	wake       chan struct{} // has an element if a batch may be due
 }
 
 // ticket is one call and, once done is closed, its outcome.
@@ -50,9 +52,10 @@ type ticket[A, R any] struct {
 const (
 	// batchPause is between two batches, unless batchFull calls wait before: one way over the network, one commit, one
 	// round of the queue and one push cost much the same for a few messages as for one.
-	batchPause = 10 * time.Millisecond
-	batchFull  = 32
+	batchPause = 16 * time.Millisecond
+	batchFull  = 64
 	batchMost  = 256
+	batchFew   = 4 // unanswered: others would not be spared much
 )
 
 func newBatcher[A, R any](c *caller, method string) *batcher[A, R] {
@@ -78,57 +81,79 @@ func (b *batcher[A, R]) add(peer Peer, t *ticket[A, R]) bool {
 	defer b.mu.Unlock()
 	l := b.lanes[peer]
 	if l == nil {
-		l = &lane[A, R]{full: make(chan struct{}, 1)}
+		l = &lane[A, R]{wake: make(chan struct{}, 1)}
 		if !b.start(func() { b.run(peer, l) }) {
 			return false
 		}
 		b.lanes[peer] = l
 	}
 	l.waiting = append(l.waiting, t)
-	if len(l.waiting) == batchFull {
-		select {
-		case l.full <- struct{}{}:
-		default:
-		}
+	if len(l.waiting) == 1 || len(l.waiting) == batchFull {
+		l.stir()
 	}
 	return true
+}
+
+func (l *lane[A, R]) stir() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (b *batcher[A, R]) run(peer Peer, l *lane[A, R]) {
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	<-pause.C
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
-		batch := b.take(peer, l)
-		if len(batch) == 0 {
+		batch, wait, ended := b.take(peer, l)
+		switch {
+		case ended:
 			return
+		case len(batch) > 0:
+			sending.Go(func() {
+				b.send(peer, batch)
+				b.answered(l, len(batch))
+			})
+			continue
 		}
-		sending.Go(func() { b.send(peer, batch) })
-		pause.Reset(batchPause)
+		due.Reset(wait)
 		select {
-		case <-pause.C:
-		case <-l.full:
+		case <-due.C:
+		case <-l.wake:
 		}
 	}
 }
 
-// take is the next batch; if it is empty, the lane has ended.
-func (b *batcher[A, R]) take(peer Peer, l *lane[A, R]) []*ticket[A, R] {
+// take is the next batch. If none is due, it says how long it will be until then unless the lane is stirred before.
+func (b *batcher[A, R]) take(peer Peer, l *lane[A, R]) (batch []*ticket[A, R], wait time.Duration, ended bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := min(len(l.waiting), batchMost)
-	batch := l.waiting[:n:n]
-	l.waiting = l.waiting[n:]
-	if n == 0 {
+	if n == 0 && l.unanswered == 0 {
 		delete(b.lanes, peer)
+		return nil, 0, true
 	}
-	select {
-	case <-l.full: // it is taken
-	default:
+	if n == 0 {
+		return nil, time.Hour, false
 	}
-	return batch
+	wait = time.Until(l.went.Add(batchPause))
+	if n < batchFull && l.unanswered >= batchFew && wait > 0 {
+		return nil, wait, false
+	}
+	batch, l.waiting = l.waiting[:n:n], l.waiting[n:]
+	l.unanswered += n
+	l.went = time.Now()
+	return batch, 0, false
+}
+
+func (b *batcher[A, R]) answered(l *lane[A, R], n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.unanswered -= n; l.unanswered < batchFew {
+		l.stir()
+	}
 }
 
 // send carries one batch and answers everyone in it.
