@@ -92,6 +92,7 @@ func cancelWhileItWaits(t *testing.T, s *Store, batch []contract.Message, publis
 		return n
 	}
 	holder := s.write.Begin()
+	defer holder.Rollback() // else a failure would leave the row locked
 	if err := holder.Exec(`UPDATE conversations SET last_seq = last_seq WHERE id = 'room:1'`).Error; err != nil {
 		t.Fatal(err)
 	}

@@ -111,6 +111,7 @@ func TestLostCommits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = tx.Rollback(context.Background()) }() // else a failure would leave the row locked
 		if _, err := tx.Exec(t.Context(), `UPDATE conversations SET last_seq = last_seq WHERE id = 'room:1'`); err != nil {
 			t.Fatal(err)
 		}
