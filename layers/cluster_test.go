@@ -124,9 +124,14 @@ func chatInOneRoom(t *testing.T, cfg Config, one, two, other *running) {
 
 	online := func(want int) func() bool {
 		return func() bool {
-			var out struct{ Count int }
+			var out struct {
+				Count int
+				Users []struct{ Name string }
+			}
 			people[0].Must(t, "GET", "/v1/rooms/1/online", nil, &out)
-			return out.Count == want
+			return out.Count == want && len(out.Users) == want && !slices.ContainsFunc(out.Users, func(u struct{ Name string }) bool {
+				return !slices.ContainsFunc(people[:want], func(p *testclient.User) bool { return p.Name == u.Name })
+			})
 		}
 	}
 	eventually(t, "four people online, whatever their connections", online(4))

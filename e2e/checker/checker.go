@@ -5,7 +5,9 @@
 //   - G1, accepted means stored: what was acknowledged reaches everybody it was meant for,
 //   - G2, one order: a conversation has the same messages under the same seqs for all, without a hole, in that order,
 //   - G4, sent once: a message that was sent again under its client id is one message,
-//   - G7, nobody is spoken for: a message is from the session's user, and was sent by that user.
+//   - G7, nobody is spoken for: a message is from the session's user, and was sent by that user,
+//
+// and that a private message is between the two: nobody else is given it, and it is in no other conversation.
 //
 // It knows nothing of how clients connect. All methods may be called concurrently.
 package checker
@@ -57,12 +59,20 @@ const (
 	Repeated  Kind = "repeated"   // one connection was given a message twice
 	Invented  Kind = "invented"   // nobody has sent it
 	SpokenFor Kind = "spoken for" // it bears the name of another than its sender
+	Leaked    Kind = "leaked"     // private, and given to a third
+	Misplaced Kind = "misplaced"  // in another conversation than it was sent to
 )
 
 // sent is what a user has handed over under a client id.
 type sent struct {
 	user     int64
 	clientID string
+}
+
+// send is what was handed over.
+type send struct {
+	text string
+	to   int64 // user; 0 is the room
 }
 
 // place is one seq of a conversation.
@@ -74,21 +84,22 @@ type place struct {
 // Checker is the record of one run.
 type Checker struct {
 	mu       sync.Mutex
-	texts    map[sent]string
+	sends    map[sent]send
 	receipts map[sent][]Receipt
 	clients  []*Client
 }
 
 // New is an empty record.
 func New() *Checker {
-	return &Checker{texts: make(map[sent]string), receipts: make(map[sent][]Receipt)}
+	return &Checker{sends: make(map[sent]send), receipts: make(map[sent][]Receipt)}
 }
 
-// Sending notes, before the fact, that the user sends a text under a client id; again for each retry, or once.
-func (c *Checker) Sending(user int64, clientID, text string) {
+// Sending notes, before the fact, that the user sends a text under a client id, to another user, or, with to 0, to a
+// room; again for each retry, or once.
+func (c *Checker) Sending(user int64, clientID, text string, to int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.texts[sent{user, clientID}] = text
+	c.sends[sent{user, clientID}] = send{text, to}
 }
 
 // Acknowledged notes an answer to a send.
@@ -107,7 +118,7 @@ func (c *Checker) Count() (sends, acknowledged, received int) {
 			received += len(connection)
 		}
 	}
-	return len(c.texts), len(c.receipts), received
+	return len(c.sends), len(c.receipts), received
 }
 
 // Client is one person's program: it lives through many connections and remembers what it was given.
@@ -237,7 +248,9 @@ func (v *verdict) agree(m Message, who string) {
 func (v *verdict) receipts() {
 	for by, receipts := range v.checker.receipts {
 		for _, r := range receipts {
-			v.agree(Message{ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, From: by.user, ClientID: by.clientID}, "its sender")
+			m := Message{ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, From: by.user, ClientID: by.clientID}
+			v.agree(m, "its sender")
+			v.placed(m, "its sender")
 		}
 	}
 }
@@ -250,6 +263,8 @@ func (v *verdict) connection(cl *Client, number int, messages []Message) {
 	for _, m := range messages {
 		v.agree(m, who)
 		v.origin(m, who)
+		v.placed(m, who)
+		v.private(m, cl, who)
 		p := place{m.Conversation, m.Seq}
 		switch {
 		case given[p]:
@@ -264,18 +279,44 @@ func (v *verdict) connection(cl *Client, number int, messages []Message) {
 
 // origin asks who has sent it.
 func (v *verdict) origin(m Message, who string) {
-	text, known := v.checker.texts[sent{m.From, m.ClientID}]
-	if known && text == m.Text {
+	first, known := v.checker.sends[sent{m.From, m.ClientID}]
+	if known && first.text == m.Text {
 		return
 	}
-	for by, other := range v.checker.texts {
-		if other == m.Text && (m.ClientID == "" || by.clientID == m.ClientID) && by.user != m.From {
+	for by, other := range v.checker.sends {
+		if other.text == m.Text && (m.ClientID == "" || by.clientID == m.ClientID) && by.user != m.From {
 			v.say(SpokenFor, "%s was given %q as of %d, who sent it is %d", who, m.Text, m.From, by.user)
 			return
 		}
 	}
 	v.say(Invented, "%s was given %q of %d, which nobody has sent", who, m.Text, m.From)
 }
+
+// placed asks whether it is where it was sent to.
+func (v *verdict) placed(m Message, who string) {
+	s, known := v.checker.sends[sent{m.From, m.ClientID}]
+	if !known {
+		return
+	}
+	if s.to == 0 {
+		if !strings.HasPrefix(m.Conversation, "room:") {
+			v.say(Misplaced, "message %s of %d to a room is for %s in %s", m.ID, m.From, who, m.Conversation)
+		}
+	} else if want := Direct(m.From, s.to); m.Conversation != want {
+		v.say(Misplaced, "message %s of %d to %d is for %s in %s, want %s", m.ID, m.From, s.to, who, m.Conversation, want)
+	}
+}
+
+// private asks whether it was meant for the client.
+func (v *verdict) private(m Message, cl *Client, who string) {
+	s := v.checker.sends[sent{m.From, m.ClientID}]
+	if s.to != 0 && cl.user != s.to && cl.user != m.From {
+		v.say(Leaked, "%s was given message %s, which %d sent to %d alone", who, m.ID, m.From, s.to)
+	}
+}
+
+// Direct is the conversation of two users.
+func Direct(a, b int64) string { return fmt.Sprintf("dm:%d:%d", min(a, b), max(a, b)) }
 
 // complete looks for what a client lacks in the conversations that it is to have.
 func (v *verdict) complete(cl *Client) {

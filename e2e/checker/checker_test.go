@@ -27,7 +27,7 @@ func healthy(change func(seq int64, to string, m Message) []Message) *world {
 	for seq := int64(1); seq <= 4; seq++ {
 		from := seq%2 + 1
 		m := message(seq, from)
-		w.Sending(from, m.ClientID, m.Text)
+		w.Sending(from, m.ClientID, m.Text, 0)
 		w.Acknowledged(from, m.ClientID, Receipt{m.ID, room, seq})
 		if seq == 3 {
 			w.bob.Connected()
@@ -118,7 +118,7 @@ func TestPlanted(t *testing.T) {
 func TestRetries(t *testing.T) {
 	w := healthy(asItWas)
 	w.Acknowledged(2, "c1", Receipt{"id1", room, 1})
-	w.Sending(1, "unsure", "never answered")
+	w.Sending(1, "unsure", "never answered", 0)
 	if got := w.Verify(); len(got) != 0 {
 		t.Errorf("got\n%s\nwant nothing", Report(got))
 	}
@@ -128,14 +128,59 @@ func TestRetries(t *testing.T) {
 	}
 
 	w = healthy(asItWas)
-	w.Sending(2, "unsure", "unsure")
-	w.Sending(1, "c6", "text 6")
+	w.Sending(2, "unsure", "unsure", 0)
+	w.Sending(1, "c6", "text 6", 0)
 	w.ann.Received(Message{ID: "id5", Conversation: room, Seq: 5, From: 2, ClientID: "unsure", Text: "unsure"})
 	for _, cl := range []*Client{w.ann, w.bob} {
 		cl.Received(Message{ID: "id6", Conversation: room, Seq: 6, From: 1, ClientID: "c6", Text: "text 6"})
 	}
 	if got := kinds(w.Verify()); !slices.Equal(got, []Kind{Hole}) {
 		t.Errorf("stored, unacknowledged, and given to one of two: got %v, want a hole", got)
+	}
+}
+
+// TestPrivate plants what may go wrong with a message of ann to bob, in a house with a third.
+func TestPrivate(t *testing.T) {
+	const ann, bob, eve = 1, 2, 3
+	for _, c := range []struct {
+		name     string
+		where    string // the conversation in which it is acknowledged and given
+		givenTo  []int64
+		to       int64
+		want     []Kind
+		mustSays string
+	}{
+		{"as it should be", "dm:1:2", []int64{ann, bob}, bob, nil, ""},
+		{"the sender has the acknowledgement", "dm:1:2", []int64{bob}, bob, nil, ""},
+		{"a note to oneself", "dm:1:1", []int64{ann}, ann, nil, ""},
+		{"to the room", room, []int64{ann, bob, eve}, 0, nil, ""},
+		{"a third is given it too", "dm:1:2", []int64{ann, bob, eve}, bob, []Kind{Leaked}, "eve on connection 1 was given message id, which 1 sent to 2 alone"},
+		{"a third is given it in place of the second", "dm:1:3", []int64{ann, eve}, bob, []Kind{Leaked, Misplaced}, "want dm:1:2"},
+		{"the room is given it", room, []int64{ann, bob, eve}, bob, []Kind{Leaked, Misplaced}, "to 2 is for"},
+		{"what is for all goes to one", "dm:1:2", []int64{bob}, 0, []Kind{Misplaced}, "to a room is for"},
+		{"acknowledged elsewhere, given to nobody", "dm:1:1", nil, bob, []Kind{Misplaced}, "want dm:1:2"},
+		{"the second lacks it", "dm:1:2", nil, bob, []Kind{Lost}, "bob has not got dm:1:2 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := New()
+			w.Sending(ann, "c", "secret", c.to)
+			w.Acknowledged(ann, "c", Receipt{"id", c.where, 1})
+			for user, name := range map[int64]string{ann: "ann", bob: "bob", eve: "eve"} {
+				due := map[string]int64{}
+				if c.where == Direct(ann, bob) && user != eve && c.to != 0 {
+					due[c.where] = 0
+				}
+				cl := w.Client(name, user, due)
+				cl.Connected()
+				if slices.Contains(c.givenTo, user) {
+					cl.Received(Message{ID: "id", Conversation: c.where, Seq: 1, From: ann, ClientID: "c", Text: "secret"})
+				}
+			}
+			got := w.Verify()
+			if !slices.Equal(kinds(got), c.want) || !strings.Contains(Report(got), c.mustSays) {
+				t.Errorf("got\n%s\nwant %v and %q", Report(got), c.want, c.mustSays)
+			}
+		})
 	}
 }
 
@@ -160,7 +205,7 @@ func TestBounded(t *testing.T) {
 	cl := w.Client("ann", 1, map[string]int64{room: 0})
 	cl.Connected()
 	for seq := int64(1); seq <= 100; seq++ {
-		w.Sending(1, fmt.Sprint("c", seq), "x")
+		w.Sending(1, fmt.Sprint("c", seq), "x", 0)
 		w.Acknowledged(1, fmt.Sprint("c", seq), Receipt{fmt.Sprint(seq), room, seq})
 	}
 	bob := w.Client("bob", 2, map[string]int64{room: 0})

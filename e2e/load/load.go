@@ -66,15 +66,13 @@ func New(ctx context.Context, n int, o Options) (*Crowd, error) {
 	for _, p := range c.people {
 		due := map[string]int64{room: 0}
 		for _, other := range c.people {
-			due[direct(p.id, other.id)] = 0
+			due[checker.Direct(p.id, other.id)] = 0
 		}
 		p.due = due
 		p.seen = c.Checker.Client(p.name, p.id, due)
 	}
 	return c, nil
 }
-
-func direct(a, b int64) string { return fmt.Sprintf("dm:%d:%d", min(a, b), max(a, b)) }
 
 // Start has everybody connect and send until Stop. ctx ends everything at once.
 func (c *Crowd) Start(ctx context.Context) {
@@ -251,7 +249,7 @@ func (p *person) chat(ctx context.Context) {
 // insist sends until the message is acknowledged.
 func (p *person) insist(ctx context.Context, clientID string, to int64, byREST bool) {
 	text := fmt.Sprintf("%s says %s", p.name, clientID)
-	p.crowd.Checker.Sending(p.id, clientID, text)
+	p.crowd.Checker.Sending(p.id, clientID, text, to)
 	for try := 0; ctx.Err() == nil; try++ {
 		if try > 0 {
 			p.crowd.failed.Add(1)

@@ -2,9 +2,11 @@ package logic
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -29,6 +31,7 @@ type pending struct {
 	message  contract.Message
 	origin   contract.ConnID
 	accepted time.Time
+	taken    atomic.Bool  // by the committer, or back by its sender: whoever sets it first
 	done     chan outcome // has room for one, so that a sender who has left blocks nobody
 }
 
@@ -45,18 +48,53 @@ func newCommitter(cfg CommitConfig, store Store, p *publisher, m *metrics, log *
 const busyRetry = 200 * time.Millisecond
 
 // commit answers the message as stored; for a clientId used before, the first one. It does not wait for a place:
-// Unavailable if there is none. If ctx ends first the message may be stored all the same.
+// Unavailable if there is none. When ctx is about to end, the message is taken back, if it still waits: Unavailable,
+// and it is not stored. If a transaction has it by then, the error says that its outcome is not known.
 func (c *committer) commit(ctx context.Context, m contract.Message, origin contract.ConnID) (contract.Message, error) {
 	p := &pending{message: m, origin: origin, accepted: time.Now(), done: make(chan outcome, 1)}
 	if !c.handOver(p) {
 		return contract.Message{}, contract.RetryLater(contract.Unavailable, busyRetry, "too many messages are waiting to be stored")
 	}
+	ctx, cancel := withTimeToAnswer(ctx)
+	defer cancel()
 	select {
 	case o := <-p.done:
 		return o.message, o.err
 	case <-ctx.Done():
-		return contract.Message{}, fmt.Errorf("wait for the commit: %w", ctx.Err())
+		if p.taken.CompareAndSwap(false, true) {
+			return contract.Message{}, errNotStored()
+		}
 	}
+	select {
+	case o := <-p.done: // at the same moment
+		return o.message, o.err
+	default:
+		return contract.Message{}, errUncertain()
+	}
+}
+
+// answerTime is kept for the way back of an answer that says what is known: the caller who gives up first knows nothing.
+const answerTime = 100 * time.Millisecond
+
+// withTimeToAnswer ends before ctx does: by answerTime, or by half of what is left if that is less.
+func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, has := ctx.Deadline()
+	if !has {
+		return context.WithCancel(ctx)
+	}
+	left := time.Until(deadline)
+	return context.WithDeadline(ctx, deadline.Add(-min(answerTime, left/2)))
+}
+
+// errNotStored is for a message that is not stored and will not be. The cause stays here: to senders the store is away.
+func errNotStored() error {
+	return contract.RetryLater(contract.Unavailable, time.Second, "the message could not be stored")
+}
+
+// errUncertain is for a message that may be stored, or may yet be.
+func errUncertain() error {
+	return contract.RetryLater(contract.Unavailable, time.Second,
+		"it is not known whether the message was stored: sent again with the same clientId, it is stored once")
 }
 
 func (c *committer) handOver(p *pending) bool {
@@ -97,21 +135,29 @@ func (c *committer) run(ctx context.Context) {
 		if crowded := len(batch) > 1; crowded && len(c.waiting) < c.cfg.Batch {
 			time.Sleep(c.cfg.Gather - time.Since(first.accepted))
 		}
-		batch = append(batch[:0], first)
-	gather:
-		for len(batch) < c.cfg.Batch {
-			select {
-			case next, open := <-c.waiting:
-				if !open {
-					break gather
-				}
-				batch = append(batch, next)
-			default:
-				break gather
-			}
+		batch = c.gather(append(batch[:0], first))
+		// Those that their senders have taken back are nobody's.
+		batch = slices.DeleteFunc(batch, func(p *pending) bool { return !p.taken.CompareAndSwap(false, true) })
+		if len(batch) > 0 {
+			c.storeBatch(working, batch)
 		}
-		c.storeBatch(working, batch)
 	}
+}
+
+// gather adds what waits to the batch, up to its size.
+func (c *committer) gather(batch []*pending) []*pending {
+	for len(batch) < c.cfg.Batch {
+		select {
+		case next, open := <-c.waiting:
+			if !open {
+				return batch
+			}
+			batch = append(batch, next)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // storeBatch stores one batch and answers everyone in it.
@@ -128,13 +174,14 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	results, err := c.store.Commit(ctx, messages, published)
 	if err != nil {
 		c.publisher.returnPublished(published)
-		// If the connection broke over the COMMIT, all of it may be stored: the outbox tells, before what follows.
-		c.publisher.fallBehind()
 		c.log.Error("commit failed", "messages", len(batch), "err", err)
-		// The cause stays here: to the senders the store is away.
-		err = contract.RetryLater(contract.Unavailable, time.Second, "the message could not be stored")
+		answer := errNotStored()
+		if errors.Is(err, contract.ErrUncertain) {
+			c.publisher.doubt() // the outbox tells, now or later, before what follows
+			answer = errUncertain()
+		}
 		for _, p := range batch {
-			p.done <- outcome{err: err}
+			p.done <- outcome{err: answer}
 		}
 		return
 	}

@@ -6,12 +6,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
 	"gochat/layers/internal/testwait"
+	"gochat/observability"
 )
 
 // sends starts sends of the texts, at once, and answers what waits for them: receipts by text, errors by text.
@@ -144,7 +146,7 @@ func TestFailedCommitAnswersEveryone(t *testing.T) {
 	eventually(t, "it is published", func() bool { return len(h.queue.deliveries(t, true)) == 1 })
 }
 
-// The end of a sender's ctx answers that sender alone.
+// The end of a sender's ctx answers that sender alone. A message that no transaction has by then is not stored.
 func TestOneSenderLeaves(t *testing.T) {
 	h := newHouse(t)
 	gated := gate(h.store)
@@ -163,6 +165,155 @@ func TestOneSenderLeaves(t *testing.T) {
 	if receipts, errs := others(); len(receipts) != 10 || len(errs) != 0 {
 		t.Errorf("the others: %d receipts, %v", len(receipts), errs)
 	}
+	if stored := h.history(t); len(stored) != 10 || stored["left"].ID != 0 {
+		t.Errorf("%d are stored, want the 10 of those who stayed", len(stored))
+	}
+}
+
+// stuckStore does nothing but commits, which wait for leave.
+type stuckStore struct {
+	Store
+	enter  chan struct{}
+	stored []contract.Message
+}
+
+func (s *stuckStore) Commit(_ context.Context, batch []contract.Message, _ []contract.MessageID) ([]contract.CommitResult, error) {
+	<-s.enter
+	results := make([]contract.CommitResult, len(batch))
+	for i, m := range batch {
+		m.Seq = int64(len(s.stored) + 1)
+		s.stored = append(s.stored, m)
+		results[i].Message = m
+	}
+	return results, nil
+}
+
+func (s *stuckStore) DeleteOutbox(context.Context, []contract.MessageID) error { return nil }
+
+// A sender whose time is up is told what is known, in time to hear it: of a message in a transaction, nothing; of one
+// that waits, that it is not stored, and so it is.
+func TestDeadlineTellsWhatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, tel := &stuckStore{enter: make(chan struct{})}, observability.Discard()
+		m := newMetrics(tel.Metrics)
+		c := newCommitter(Defaults().Commit, s, newPublisher(s, &recordedQueue{}, m, tel.Log), m, tel.Log)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { c.run(ctx) })
+		send := func(text string) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := c.commit(ctx, contract.Message{Conversation: "room:1", Room: 1, Text: text}, "")
+			if ctx.Err() != nil {
+				t.Errorf("%s: answered when the caller had left", text)
+			}
+			return err
+		}
+		begun := make(chan error, 1)
+		go func() { begun <- send("begun") }()
+		synctest.Wait() // the transaction has it
+		waits := send("waits")
+		wantUncertain(t, <-begun)
+		if e := contract.AsError(waits); e == nil || e.Code != contract.Unavailable || !strings.Contains(e.Message, "could not be stored") {
+			t.Errorf("got %v, want that it is not stored", waits)
+		}
+		close(s.enter)
+		if err := send("last"); err != nil {
+			t.Error(err)
+		}
+		stop()
+		running.Wait()
+		if len(s.stored) != 2 || s.stored[0].Text != "begun" || s.stored[1].Text != "last" {
+			t.Errorf("stored are %+v, want what had begun and the last", s.stored)
+		}
+	})
+}
+
+// Wherever the connection to the database breaks in a commit, everyone in it is told the truth: the receipt of what is
+// stored, and once only. It is published as what was never lost.
+func TestConnectionLostInACommit(t *testing.T) {
+	server := testdeps.StartPostgres(t)
+	proxy := server.Proxy(t)
+	h := houseOn(t, store.Config{URL: proxy.URL}, testdeps.Redis(t).Addr())
+	l := h.running(t, func(c *Config, _ *AuthConfig) { c.Commit.Timeout, c.SessionCache = 2*time.Second, time.Minute })
+	ann := register(t, l, "ann")
+	first, err := l.Send(t.Context(), &contract.SendRequest{Credential: ann.by, Room: 1, Text: "first", ClientID: "first"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := int64(1)
+	for name, how := range map[string]testdeps.Loss{
+		"the answer is lost": testdeps.AnswerLost, "the statement is lost": testdeps.RequestLost, "the statement comes late": testdeps.RequestLate,
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost := proxy.Lose(name, how)
+			receipts := make([]*contract.Receipt, 12)
+			requests := make([]contract.SendRequest, len(receipts))
+			var sending sync.WaitGroup
+			for i := range receipts {
+				requests[i] = contract.SendRequest{Credential: ann.by, Room: 1, Text: name}
+				if i%2 == 0 {
+					requests[i].ClientID = fmt.Sprint(name, i)
+				}
+				sending.Go(func() {
+					var err error
+					if receipts[i], err = l.Send(t.Context(), &requests[i]); err != nil {
+						t.Errorf("message %d: %v", i, err)
+					}
+				})
+			}
+			again, err := l.Send(t.Context(), &contract.SendRequest{Credential: ann.by, Room: 1, Text: "again", ClientID: "first"})
+			if err != nil || *again != *first {
+				t.Errorf("got %+v, %v, want the receipt of the first: %+v", again, err, first)
+			}
+			sending.Wait()
+			testwait.Receive(t, "the loss", lost.Done)
+			if how == testdeps.RequestLate {
+				lost.Release()
+			}
+			if t.Failed() {
+				return
+			}
+			total += int64(len(receipts))
+			seqs := make(map[int64]bool)
+			for i, r := range receipts {
+				seqs[r.Seq] = true
+				if requests[i].ClientID == "" {
+					continue
+				}
+				if again, err := l.Send(t.Context(), &requests[i]); err != nil || *again != *r {
+					t.Errorf("sent again: got %+v, %v, want %+v", again, err, r)
+				}
+			}
+			if len(seqs) != len(receipts) {
+				t.Errorf("%d seqs for %d messages", len(seqs), len(receipts))
+			}
+			h.wantAllPublished(t, total)
+		})
+	}
+	if l.committer.publisher.isBehind() {
+		t.Error("the publisher is behind, though every outcome is known")
+	}
+
+	t.Run("and does not come back in time", func(t *testing.T) {
+		const text = "nobody knows"
+		lost := proxy.Lose(text, testdeps.AnswerLost)
+		sent := contract.SendRequest{Credential: ann.by, Room: 1, Text: text, ClientID: text}
+		answer := make(chan error, 1)
+		go func() { _, err := l.Send(context.Background(), &sent); answer <- err }()
+		testwait.Receive(t, "the loss", lost.Done)
+		proxy.Away()
+		wantUncertain(t, testwait.Receive(t, "an answer", answer))
+		_, err := ann.send(t.Context(), l, 1, "without a database")
+		if e := contract.AsError(err); e.Code != contract.Unavailable || !strings.Contains(e.Message, "could not be stored") {
+			t.Errorf("got %v, want that it is not stored", err)
+		}
+		proxy.Back()
+		h.wantAllPublished(t, total+1) // without anybody who sends
+		if r, err := l.Send(t.Context(), &sent); err != nil || r.Seq != total+1 {
+			t.Errorf("sent again: got %+v, %v, want seq %d", r, err, total+1)
+		}
+	})
 }
 
 // What was accepted before the end is committed, published and answered; what comes later is refused.

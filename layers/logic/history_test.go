@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/store"
+	"gochat/layers/internal/testdeps"
 )
 
 func TestHistory(t *testing.T) {
@@ -184,5 +187,122 @@ func TestTyping(t *testing.T) {
 	}
 	if stored, _, err := h.store.History(context.Background(), "room:1", 0, 0, 10); err != nil || len(stored) != 0 {
 		t.Errorf("typing is stored: %v, %v", stored, err)
+	}
+}
+
+// device is one of a user's, with a session of its own.
+func (p person) device(t *testing.T, l *Logic, name string) contract.Credential {
+	t.Helper()
+	g, err := l.Login(t.Context(), &contract.LoginRequest{Name: p.Name, Password: "password of " + p.Name, Device: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contract.Credential{Token: g.Token}
+}
+
+// Two devices of one user, on two logic nodes, show the same: what one has read is read on the other, what the user has
+// said on either is unread on none, and no mark goes back or beyond what was said.
+func TestTwoDevicesOfOneUser(t *testing.T) {
+	databases(t, func(t *testing.T, cfg store.Config) {
+		redis := testdeps.Redis(t).Addr()
+		one, two := houseOn(t, cfg, redis), houseOn(t, cfg, redis)
+		desk, road := one.running(t), two.running(t)
+		ann, bob := register(t, desk, "ann"), register(t, desk, "bob")
+		laptop, phone := ann.device(t, desk, "laptop"), ann.device(t, road, "phone")
+		direct := contract.DirectConversation(ann.User, bob.User)
+		room, err := desk.CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: laptop, Name: "room"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inRoom := contract.RoomConversation(room.ID)
+		say := func(l *Logic, by contract.Credential, to contract.UserID, room contract.RoomID) {
+			t.Helper()
+			if _, err := l.Send(t.Context(), &contract.SendRequest{Credential: by, To: to, Room: room, Text: "x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(what string, c contract.Conversation, last, read, unread int64) {
+			t.Helper()
+			for name, d := range map[string]struct {
+				l  *Logic
+				by contract.Credential
+			}{"laptop": {desk, laptop}, "phone": {road, phone}} {
+				r, err := d.l.Inbox(t.Context(), &contract.InboxRequest{Credential: d.by})
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := slices.IndexFunc(r.Entries, func(e contract.InboxEntry) bool { return e.Conversation == c })
+				if i < 0 {
+					t.Fatalf("%s: %s is not in the inbox of the %s", what, c, name)
+				}
+				if e := r.Entries[i]; e.LastSeq != last || e.ReadSeq != read || e.Unread != unread {
+					t.Errorf("%s: the %s has last %d, read %d, unread %d; want %d, %d, %d", what, name, e.LastSeq, e.ReadSeq, e.Unread, last, read, unread)
+				}
+			}
+		}
+		mark := func(l *Logic, by contract.Credential, c contract.Conversation, seq, want int64) {
+			t.Helper()
+			r, err := l.MarkRead(t.Context(), &contract.MarkReadRequest{Credential: by, Conversation: c, Seq: seq, Origin: "c1"})
+			if err != nil || r.Seq != want {
+				t.Errorf("mark %d: got %v, %v, want %d", seq, r, err, want)
+			}
+		}
+
+		mark(road, phone, direct, 7, 0) // before anything is said
+		for range 4 {
+			say(desk, bob.by, ann.User, 0)
+			say(desk, bob.by, 0, room.ID)
+		}
+		want("four of bob", direct, 4, 0, 4)
+		want("four of bob", inRoom, 4, 0, 4)
+		say(road, phone, bob.User, 0)
+		say(desk, laptop, bob.User, 0)
+		say(desk, laptop, 0, room.ID)
+		want("and two of ann, one on each", direct, 6, 0, 4)
+		want("and one of ann", inRoom, 5, 0, 4)
+		mark(road, phone, direct, 3, 3)
+		want("read on the phone", direct, 6, 3, 1)
+		want("read elsewhere", inRoom, 5, 0, 4)
+		mark(desk, laptop, direct, 1, 3)
+		want("an older mark of the laptop", direct, 6, 3, 1)
+		mark(desk, laptop, direct, 5, 5)
+		want("own ones are left", direct, 6, 5, 0)
+		mark(desk, laptop, direct, 1<<60, 6)
+		want("beyond the last", direct, 6, 6, 0)
+		say(desk, bob.by, ann.User, 0)
+		want("one more of bob", direct, 7, 6, 1)
+		say(road, phone, bob.User, 0)
+		want("and of ann", direct, 8, 6, 1)
+
+		for range 40 {
+			say(desk, bob.by, 0, room.ID)
+		}
+		var marking sync.WaitGroup
+		for seq := int64(1); seq <= 45; seq++ { // from both at once, in any order
+			marking.Go(func() { markAmongOthers(t, desk, laptop, inRoom, seq) })
+			marking.Go(func() { markAmongOthers(t, road, phone, inRoom, 46-seq) })
+		}
+		marking.Wait()
+		want("both have read all", inRoom, 45, 45, 0)
+
+		// Every notice says the mark as it was then, to all of ann's connections but the one that has marked.
+		for _, h := range []*house{one, two} {
+			for _, d := range h.queue.deliveries(t, false) {
+				if !strings.HasPrefix(string(d.Frame), `{"op":13,`) {
+					continue
+				}
+				if d.Room != 0 || !slices.Equal(d.Users, []contract.UserID{ann.User}) || d.Except != "c1" {
+					t.Errorf("the notice is %+v %s", d, d.Frame)
+				}
+			}
+		}
+	})
+}
+
+// markAmongOthers marks while others do: the answer is at least what was asked for.
+func markAmongOthers(t *testing.T, l *Logic, by contract.Credential, c contract.Conversation, seq int64) {
+	r, err := l.MarkRead(t.Context(), &contract.MarkReadRequest{Credential: by, Conversation: c, Seq: seq, Origin: "c1"})
+	if err != nil || r.Seq < seq {
+		t.Errorf("mark %d among others: got %v, %v", seq, r, err)
 	}
 }

@@ -14,9 +14,10 @@ import (
 // publisher hands committed messages to the queue, in the order of the commits.
 //
 // It is in one of two states. Ahead: batches come from memory, straight after their commit. Behind: the queue did
-// not take a batch, or more gathered than is kept, or a commit failed of which the store may hold something all the
-// same; what is added then stays in the outbox alone, and the publisher reads it from there up to its end. Then it
-// is ahead again. Nothing overtakes: what was committed until then is published before what gathers from then on.
+// not take a batch, or more gathered than is kept, or the outcome of a commit is not known; what is added then stays in
+// the outbox alone, and the publisher reads it from there up to its end. Then it is ahead again; but while a commit is
+// in doubt, which may yet come through, it stays behind. Nothing overtakes: what was committed until then is published
+// before what gathers from then on, and the outbox is read in the order of the commits of each conversation.
 type publisher struct {
 	store Store
 	queue Publisher
@@ -29,6 +30,7 @@ type publisher struct {
 	mu        sync.Mutex
 	gathered  []outgoing
 	behind    bool
+	doubted   time.Time            // it stays behind until then
 	published []contract.MessageID // rows to delete with the next commit
 }
 
@@ -50,6 +52,7 @@ const (
 	idleDelete     = time.Second // published rows go with the next commit, or after this if there is none
 	sweepEvery     = 2 * time.Second
 	sweepAge       = 10 * time.Second // older rows than this are nobody's: their publisher would have caught up
+	doubtTime      = sweepAge         // in which a commit in doubt comes through, or else is left to the sweeper
 )
 
 // ever is later than every row, whatever the clocks of the nodes say.
@@ -89,6 +92,21 @@ func (p *publisher) fallBehind() {
 	p.fall()
 	p.mu.Unlock()
 	p.wakeUp()
+}
+
+// doubt says that a commit may be stored, or may yet come to be.
+func (p *publisher) doubt() {
+	p.mu.Lock()
+	p.doubted = time.Now().Add(doubtTime)
+	p.fall()
+	p.mu.Unlock()
+	p.wakeUp()
+}
+
+func (p *publisher) inDoubt() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.doubted)
 }
 
 func (p *publisher) wakeUp() {
@@ -153,6 +171,9 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 		p.gathered = nil
 		p.mu.Unlock()
 		if behind {
+			if p.inDoubt() { // what is added wakes it, and else it looks again by the ticker
+				return p.deletePublished(ctx) && p.publishToEnd(ctx)
+			}
 			if !p.catchUp(ctx) {
 				return false
 			}

@@ -2,9 +2,9 @@ package logic
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -187,35 +187,30 @@ func TestBehindEndsUnderLoad(t *testing.T) {
 	})
 }
 
-// breakingStore loses the connection over a COMMIT that the database has done.
+// breakingStore loses the answers to commits that the database does.
 type breakingStore struct {
 	*store.Store
-	broken atomic.Bool
+	broken atomic.Bool                        // of the next one
+	late   atomic.Pointer[func(func() error)] // of the next one: is given what does it
 }
 
 func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error) {
-	results, err := s.Store.Commit(ctx, batch, published)
+	commit := func() ([]contract.CommitResult, error) { return s.Store.Commit(ctx, batch, published) }
+	if later := s.late.Swap(nil); later != nil {
+		ctx = context.WithoutCancel(ctx)
+		(*later)(func() error { _, err := commit(); return err })
+		return nil, contract.ErrUncertain
+	}
+	results, err := commit()
 	if s.broken.CompareAndSwap(true, false) {
-		return nil, errors.New("the connection broke")
+		return nil, fmt.Errorf("%w: the connection broke", contract.ErrUncertain)
 	}
 	return results, err
 }
 
-// A message that was stored though its sender was told otherwise is published, and before those that follow it.
-func TestUnknownOutcomeOfACommit(t *testing.T) {
-	h := newHouse(t)
-	breaking := &breakingStore{Store: h.store}
-	h.deps.Store = breaking
-	l := h.running(t)
-	ann := register(t, l, "ann")
-	for i := range 20 {
-		breaking.broken.Store(true)
-		_, err := ann.send(t.Context(), l, 1, "unknown")
-		wantCode(t, err, contract.Unavailable)
-		if r := ann.say(t, l, 1, "known"); r.Seq != int64(2*i+2) {
-			t.Fatalf("got seq %d, want %d: the other one is not stored", r.Seq, 2*i+2)
-		}
-	}
+// wantAllPublished waits for an empty outbox and checks that no message of the lobby was published before an earlier one.
+func (h *house) wantAllPublished(t *testing.T, last int64) {
+	t.Helper()
 	eventually(t, "all is published and the outbox empty", func() bool {
 		n, _, err := h.store.OutboxSize(t.Context())
 		return err == nil && n == 0
@@ -227,9 +222,98 @@ func TestUnknownOutcomeOfACommit(t *testing.T) {
 		}
 		next = max(next, d.Seq+1)
 	}
-	if next != 41 {
-		t.Errorf("published up to %d, want 40", next-1)
+	if next != last+1 {
+		t.Errorf("published up to %d, want %d", next-1, last)
 	}
+}
+
+// A message of which nobody knows whether it is stored is published if it is, and before those that follow it. Its
+// sender is told that it is not known, and what is sent again under its name is that message.
+func TestUnknownOutcomeOfACommit(t *testing.T) {
+	h := newHouse(t)
+	breaking := &breakingStore{Store: h.store}
+	h.deps.Store = breaking
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	for i := range 20 {
+		breaking.broken.Store(true)
+		unknown := contract.SendRequest{Credential: ann.by, Room: 1, Text: "unknown", ClientID: fmt.Sprint(i)}
+		_, err := l.Send(t.Context(), &unknown)
+		wantUncertain(t, err)
+		if r := ann.say(t, l, 1, "known"); r.Seq != int64(2*i+2) {
+			t.Fatalf("got seq %d, want %d: the other one is not stored", r.Seq, 2*i+2)
+		}
+		if r, err := l.Send(t.Context(), &unknown); err != nil || r.Seq != int64(2*i+1) {
+			t.Errorf("sent again: got %+v, %v, want seq %d", r, err, 2*i+1)
+		}
+	}
+	h.wantAllPublished(t, 40)
+}
+
+func wantUncertain(t *testing.T, err error) {
+	t.Helper()
+	e := contract.AsError(err)
+	if e == nil || e.Code != contract.Unavailable || e.RetryAfter <= 0 || !strings.Contains(e.Message, "not known") || !strings.Contains(e.Message, "same clientId") {
+		t.Errorf("got %v, want unavailable, and that the outcome is not known", err)
+	}
+}
+
+// A commit that comes through after it was given up is published before those that follow it all the same, and without
+// any that follow.
+func TestCommitThatComesThroughLate(t *testing.T) {
+	h := newHouse(t)
+	breaking := &breakingStore{Store: h.store}
+	h.deps.Store = breaking
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	for i := range 5 {
+		var commit func() error
+		keep := func(do func() error) { commit = do }
+		breaking.late.Store(&keep)
+		_, err := ann.send(t.Context(), l, 1, "late")
+		wantUncertain(t, err)
+		ann.say(t, l, 1, "first")
+		h.wantAllPublished(t, int64(3*i+1)) // the publisher has looked, and has caught up
+		if err := commit(); err != nil {
+			t.Fatal(err)
+		}
+		if r := ann.say(t, l, 1, "follows"); r.Seq != int64(3*i+3) {
+			t.Fatalf("got seq %d, want %d: the late one is not stored", r.Seq, 3*i+3)
+		}
+		h.wantAllPublished(t, int64(3*i+3))
+	}
+	if !l.committer.publisher.isBehind() {
+		t.Error("the publisher is ahead while a commit is in doubt")
+	}
+	var commit func() error
+	keep := func(do func() error) { commit = do }
+	breaking.late.Store(&keep)
+	_, err := ann.send(t.Context(), l, 1, "late, and the last")
+	wantUncertain(t, err)
+	if err := commit(); err != nil {
+		t.Fatal(err)
+	}
+	h.wantAllPublished(t, 16)
+}
+
+// A doubt has an end.
+func TestDoubtEnds(t *testing.T) {
+	h := newHouse(t)
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	p := l.committer.publisher
+	p.doubt()
+	ann.say(t, l, 1, "in doubt")
+	h.wantAllPublished(t, 1)
+	if !p.isBehind() {
+		t.Error("the publisher is ahead while a commit is in doubt")
+	}
+	p.mu.Lock()
+	p.doubted = time.Now() // as doubtTime later
+	p.mu.Unlock()
+	eventually(t, "it is ahead again", func() bool { return !p.isBehind() })
+	ann.say(t, l, 1, "beyond doubt")
+	h.wantAllPublished(t, 2)
 }
 
 // leave puts rows into the outbox as a process does that dies before it publishes them.

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -36,6 +37,10 @@ type CommitResult struct {
 	Message   Message
 	Duplicate bool
 }
+
+// ErrUncertain is a commit of which it is not known whether it is stored, or will be: all of it or nothing. The same
+// client id, sent again, is safe.
+var ErrUncertain = errors.New("the outcome is not known")
 
 // Item is what the queue carries: bytes that keep their order among those of the same key.
 type Item struct {

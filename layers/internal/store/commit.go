@@ -26,7 +26,8 @@ type CommitResult = contract.CommitResult
 // and takes no seq: its result is the first one.
 //
 // BadRequest if a conversation's name is malformed or the batch is above MaxBatch. An error means that nothing was
-// stored; only if ctx ended or the connection broke while PostgreSQL had the statement, all of it may have been.
+// stored, unless it is contract.ErrUncertain: then all of it may be, or may yet come to be. Before it says so, Commit
+// tries to find out, for settleLimit at most.
 func (s *Store) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) (_ []CommitResult, err error) {
 	ctx, end := s.begin(ctx, "commit messages")
 	defer end(&err)
@@ -54,7 +55,7 @@ func (s *Store) Commit(ctx context.Context, batch []contract.Message, published 
 	}
 	commit := s.commitByStatements
 	if s.dialect == postgres {
-		commit = s.commitAtOnce
+		commit = s.commitSurely
 	}
 	if len(distinct) == 0 {
 		err = s.DeleteOutbox(ctx, published)
@@ -143,7 +144,8 @@ func (c committer) duplicates(batch []*CommitResult) (map[sent]contract.Message,
 			col("client_id", "text", some, func(n sent) string { return n.clientID }),
 		)
 		var rows []messageRow
-		// CROSS JOIN makes SQLite go from v to the index; '' is excluded so that the partial index applies.
+		// CROSS JOIN makes SQLite go from v to the index; '' is excluded so that the partial index applies. PostgreSQL
+		// would plan this anew for its tables, and does it otherwise: see commitAtOnceSQL.
 		err := c.tx.Raw(with+`SELECT `+messageColumns+` FROM v CROSS JOIN messages m`+messageNames+`
 			WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''`, args...).Scan(&rows).Error
 		if err != nil {

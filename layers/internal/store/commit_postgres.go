@@ -2,10 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/gorm"
 
 	"gochat/layers/internal/contract"
@@ -16,13 +19,19 @@ import (
 //
 // All parts of the statement see the messages as they were when it began. If another one has stored the same client id
 // since, the unique index refuses this one, and the next try sees it.
+//
+// The second parameter says that the same batch was tried before with an unknown outcome: then a message that is stored
+// under its own id is known as well. A first try that is still on its way and a second one exclude each other by the
+// unique index on the ids, whichever comes first.
 const commitAtOnceSQL = `,
 gone AS (DELETE FROM outbox WHERE message_id = ANY (?::bigint[])),
 -- A subquery for each row: a join, planned while the table was small, would go on reading all of it when it is large.
 known AS (
-	SELECT v.*, CASE WHEN v.client_id <> '' THEN (
+	SELECT v.*, COALESCE(CASE WHEN v.client_id <> '' THEN (
 		SELECT m.id FROM messages m WHERE m.sender_id = v.sender_id AND m.client_id = v.client_id AND m.client_id <> ''
-	) END AS earlier FROM v
+	) END, CASE WHEN ?::boolean THEN (
+		SELECT m.id FROM messages m WHERE m.id = v.id AND m.sender_id = v.sender_id AND m.conversation_id = v.conversation_id
+	) END) AS earlier FROM v
 ),
 fresh AS (
 	SELECT known.*, row_number() OVER (PARTITION BY conversation_id ORDER BY ord) AS place, count(*) OVER (PARTITION BY conversation_id) AS places
@@ -51,9 +60,47 @@ begun AS (
 	UNION SELECT high, conversation_id FROM numbered WHERE seq = 1 AND high <> 0
 	ON CONFLICT DO NOTHING
 )
-SELECT ord, seq FROM numbered UNION ALL SELECT ord, 0 FROM known WHERE earlier IS NOT NULL`
+-- Of the earlier ones all is answered here: a second statement for them could fail when what is new is stored.
+SELECT ord, seq, NULL AS earlier FROM numbered
+UNION ALL SELECT ord, 0, (
+	SELECT row_to_json(e) FROM (SELECT ` + messageColumns + ` FROM messages m` + messageNames + ` WHERE m.id = known.earlier) e
+)::text FROM known WHERE earlier IS NOT NULL`
 
-func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
+// commitSurely is commitAtOnce that goes on, if the answer got lost, until it has one: for settleLimit at most, and until
+// ctx ends. Then the error is contract.ErrUncertain.
+func (s *Store) commitSurely(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
+	err := s.commitAtOnce(ctx, distinct, published, false)
+	if !errors.Is(err, contract.ErrUncertain) {
+		return err
+	}
+	s.telemetry.uncertain.Inc()
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for wait(ctx, settlePause) {
+		// Any error: while the database is away, and when the first try came through just now.
+		if s.commitAtOnce(ctx, distinct, published, true) == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+const (
+	settleLimit = 5 * time.Second
+	settlePause = 50 * time.Millisecond
+)
+
+// wait is false if ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, published []contract.MessageID, again bool) error {
 	type result = *CommitResult
 	parties := func(r result) contract.Parties {
 		p, _ := r.Message.Conversation.Parse() // names were checked at the door
@@ -74,11 +121,11 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		col("client_id", "text", distinct, func(r result) string { return r.Message.ClientID }),
 		col("text", "text", distinct, func(r result) string { return r.Message.Text }),
 	)
-	args = append(args, col("published", "bigint", published, func(id contract.MessageID) int64 { return int64(id) }).array)
-	var rows []numbered
+	args = append(args, col("published", "bigint", published, func(id contract.MessageID) int64 { return int64(id) }).array, again)
+	var rows []committed
 	err := s.retry(ctx, func(db *gorm.DB) (err error) {
-		rows, err = numberedRows(db.Raw(with+commitAtOnceSQL, args...))
-		return err
+		rows, err = committedRows(db.Raw(with+commitAtOnceSQL, args...))
+		return outcome(err)
 	})
 	if err != nil {
 		return err
@@ -86,54 +133,55 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 	if len(rows) != len(distinct) {
 		return fmt.Errorf("number messages: %d of %d", len(rows), len(distinct))
 	}
-	var earlier []*CommitResult
-	for _, r := range rows {
-		if distinct[r.Ord].Message.Seq = r.Seq; r.Seq == 0 {
-			earlier = append(earlier, distinct[r.Ord])
+	for _, row := range rows {
+		r := distinct[row.Ord]
+		if row.Earlier == nil {
+			r.Message.Seq = row.Seq
+			continue
 		}
-	}
-	if len(earlier) == 0 {
-		return nil
-	}
-	// What is new is stored by now: the look for the rest gets time of its own, and a second try.
-	stored, err := s.loadEarlier(ctx, earlier)
-	if err != nil {
-		stored, err = s.loadEarlier(ctx, earlier)
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range earlier {
-		*r = CommitResult{Message: stored[sent{r.Message.From, r.Message.ClientID}], Duplicate: true}
+		var stored messageRow
+		if err := json.Unmarshal([]byte(*row.Earlier), &stored); err != nil {
+			return fmt.Errorf("read earlier message: %w", err)
+		}
+		*r = CommitResult{Message: stored.message(), Duplicate: stored.ID != r.Message.ID}
 	}
 	return nil
 }
 
-// numbered is which seq a message of the batch has got, 0 if its client id is known.
-type numbered struct{ Ord, Seq int64 }
+// committed is what became of one message of the batch.
+type committed struct {
+	Ord, Seq int64
+	Earlier  *string // JSON
+}
 
-// numberedRows reads the rows by hand: gorm's Scan renders the statement with all its values for a log that nobody keeps.
-func numberedRows(query *gorm.DB) (all []numbered, err error) {
+// committedRows reads the rows by hand: gorm's Scan renders the statement with all its values for a log that nobody keeps.
+func committedRows(query *gorm.DB) (all []committed, err error) {
 	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var n numbered
-		if err := rows.Scan(&n.Ord, &n.Seq); err != nil {
+		var one committed
+		if err := rows.Scan(&one.Ord, &one.Seq, &one.Earlier); err != nil {
 			return nil, err
 		}
-		all = append(all, n)
+		all = append(all, one)
 	}
 	return all, rows.Err()
 }
 
-func (s *Store) loadEarlier(ctx context.Context, earlier []*CommitResult) (map[sent]contract.Message, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	defer cancel()
-	return committer{tx: s.query(ctx), dialect: s.dialect}.duplicates(earlier)
+// outcome marks the error of a statement that commits as contract.ErrUncertain, unless it says that nothing was stored:
+// the server refused the statement, or has never seen it.
+func outcome(err error) error {
+	var refused *pgconn.PgError
+	var unreachable *pgconn.ConnectError
+	switch {
+	case err == nil, errors.As(err, &unreachable), errors.Is(err, driver.ErrBadConn), pgconn.SafeToRetry(err):
+		return err
+	// A FATAL one ends the connection, and may do so when the commit is done.
+	case errors.As(err, &refused) && refused.SeverityUnlocalized == "ERROR":
+		return err
+	}
+	return fmt.Errorf("%w: %w", contract.ErrUncertain, err)
 }
-
-// loadTimeout bounds the look for messages that were stored before.
-const loadTimeout = 3 * time.Second

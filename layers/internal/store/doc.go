@@ -11,12 +11,19 @@
 //   - What was stored survives the SIGKILL of this process. It survives a loss of power as far as PostgreSQL is so
 //     configured; SQLite may then lose the last commits (synchronous is NORMAL), never its consistency.
 //   - After the database was away, calls succeed again by themselves.
+//   - A commit whose answer got lost is asked for again, by the ids of its messages: it is done once, and answered as
+//     what it is. Only what cannot be found out in time is contract.ErrUncertain.
 //
 // # Lock order
 //
 // A commit takes the outbox rows it deletes, then the rows of its conversations by ascending id, then the index
 // entries of its messages. Two commits can still meet crosswise in the first and the last of these; PostgreSQL then
 // ends one of them and it is tried again.
+//
+// # Plans
+//
+// PostgreSQL plans a statement that is used often once, for whatever its parameters are. None of those of a message's
+// way may then read a table from end to end: they look up by index for each row of a batch.
 //
 // # Errors
 //

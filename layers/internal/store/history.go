@@ -8,20 +8,20 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// messageRow is a message as messageColumns selects it.
+// messageRow is a message as messageColumns selects it, in columns or in JSON.
 type messageRow struct {
-	ID             contract.MessageID
-	ConversationID contract.Conversation
-	Seq            int64
-	SenderID       contract.UserID
-	SenderName     string
-	RecipientID    contract.UserID
-	RecipientName  string
-	RoomID         contract.RoomID
-	ClientID       string
-	Text           string
-	Traceparent    string
-	CreatedAt      int64
+	ID             contract.MessageID    `json:"id"`
+	ConversationID contract.Conversation `json:"conversation_id"`
+	Seq            int64                 `json:"seq"`
+	SenderID       contract.UserID       `json:"sender_id"`
+	SenderName     string                `json:"sender_name"`
+	RecipientID    contract.UserID       `json:"recipient_id"`
+	RecipientName  string                `json:"recipient_name"`
+	RoomID         contract.RoomID       `json:"room_id"`
+	ClientID       string                `json:"client_id"`
+	Text           string                `json:"text"`
+	Traceparent    string                `json:"traceparent"`
+	CreatedAt      int64                 `json:"created_at"`
 }
 
 // Names are those of now: they are kept with the user, not with each message.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"gorm.io/gorm"
@@ -19,9 +20,10 @@ func (s *Store) Outbox(ctx context.Context, olderThan time.Time, limit int) (due
 	ctx, end := s.begin(ctx, "load outbox")
 	defer end(&err)
 	var rows []messageRow
-	// The inner query picks the rows, so that messages are looked up for those alone.
-	err = s.query(ctx).Raw(`SELECT `+messageColumns+` FROM (SELECT position, conversation_id, seq FROM outbox ORDER BY position LIMIT ?) o
-		JOIN messages m ON m.conversation_id = o.conversation_id AND m.seq = o.seq`+messageNames+` ORDER BY o.position`, limit).Scan(&rows).Error
+	// The inner query picks the rows, so that messages are looked up for those alone. The limit is in the text: were it a
+	// parameter, PostgreSQL would plan for a tenth of the outbox, and rather read all messages.
+	err = s.query(ctx).Raw(`SELECT ` + messageColumns + ` FROM (SELECT position, conversation_id, seq FROM outbox ORDER BY position LIMIT ` + strconv.Itoa(limit) + `) o
+		JOIN messages m ON m.conversation_id = o.conversation_id AND m.seq = o.seq` + messageNames + ` ORDER BY o.position`).Scan(&rows).Error
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ func TestStore(t *testing.T) {
 		{"commit", testCommit},
 		{"duplicates", testDuplicates},
 		{"a commit that fails leaves nothing", testCommitFails},
+		{"a commit that is cancelled leaves nothing", testCommitCancelled},
 		{"text that cannot be stored", testUnstorableText},
 		{"concurrent committers", testConcurrentCommitters},
 		{"racing duplicates", testRacingDuplicates},

@@ -17,11 +17,12 @@ import (
 )
 
 type telemetry struct {
-	seconds *prometheus.HistogramVec
-	errors  *prometheus.CounterVec
-	retries prometheus.Counter
-	tracer  trace.Tracer
-	system  attribute.KeyValue
+	seconds   *prometheus.HistogramVec
+	errors    *prometheus.CounterVec
+	retries   prometheus.Counter
+	uncertain prometheus.Counter
+	tracer    trace.Tracer
+	system    attribute.KeyValue
 }
 
 func newTelemetry(tel observability.Telemetry, d dialect) telemetry {
@@ -44,6 +45,10 @@ func newTelemetry(tel observability.Telemetry, d dialect) telemetry {
 		retries: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_store_retries_total",
 			Help: "Transactions tried again because a concurrent one made them fail.",
+		}),
+		uncertain: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "gochat_store_uncertain_commits_total",
+			Help: "Commits whose answer got lost, so that the database was asked what became of them.",
 		}),
 		tracer: tel.Traces.Tracer("gochat/layers/internal/store"),
 		system: attribute.String("db.system.name", system),
