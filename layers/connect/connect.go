@@ -67,6 +67,7 @@ type Connect struct {
 	mu       sync.Mutex
 	channels map[*channel]struct{} // all, authenticated or not
 	draining bool
+	empty    chan struct{}                       // closed when draining and nobody is left
 	ended    map[contract.SessionID]endedSession // lately
 }
 
@@ -79,6 +80,7 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		tracer:   tel.Traces.Tracer("gochat/layers/connect"),
 		instance: rand.Text()[:12] + "-",
 		stopped:  make(chan struct{}),
+		empty:    make(chan struct{}),
 		channels: make(map[*channel]struct{}),
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
@@ -249,6 +251,7 @@ func (c *Connect) dismiss(ch *channel) {
 	_ = ch.conn.Close()
 	c.mu.Lock()
 	delete(c.channels, ch)
+	c.signalEmpty()
 	c.mu.Unlock()
 	c.m.connections[ch.transport].Dec()
 }

@@ -13,6 +13,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -93,6 +94,29 @@ func TestDrain(t *testing.T) {
 			_ = conn.Close()
 			t.Errorf("%s accepts still", addr)
 		}
+	}
+}
+
+// TestDrainEndsWithTheLast has the clients leave by themselves while the node waits to tell the second to go.
+func TestDrainEndsWithTheLast(t *testing.T) {
+	n := startNode(t, obliging(), func(c *Connect) { c.cfg.Drain = time.Hour })
+	var conns []*testclient.Conn
+	for user := contract.UserID(1); user <= 3; user++ {
+		c := testclient.TCP(t, n.TCPAddrs()[0])
+		hello(t, n, c, user, 1)
+		conns = append(conns, c)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.stop() }()
+	eventually(t, "one is told to go", func() bool { return n.metric(t, "gochat_connection_closes_total") > 0 })
+	for _, c := range conns {
+		c.Close()
+	}
+	if err := testwait.Receive(t, "the end of the drain", stopped); err != nil {
+		t.Error(err)
+	}
+	if got := n.metric(t, "gochat_connection_closes_total"); got != 1 {
+		t.Errorf("%v were told to go, want 1: the test shows less than it should", got)
 	}
 }
 
