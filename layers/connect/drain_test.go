@@ -196,7 +196,7 @@ func TestPushEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.sequencer.arrive(t.Context(), 1, 1); err != nil { // who is nowhere has no bucket to wait for
+	if err := c.sequencer.arrive(t.Context(), 1); err != nil { // who is nowhere has no bucket to wait for
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
