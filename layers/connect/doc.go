@@ -40,13 +40,14 @@
 // # Order and repair
 //
 // The sequencer knows how far each conversation has come on this node: of a room from before its route is written,
-// of a direct conversation from the first message pushed. A message that was pushed here before is dropped. One that
+// of a direct conversation from the first message pushed that was accepted since the user came. Earlier ones go out late,
+// each once, and what lies between is not missed. A message that was pushed here before is dropped. One that
 // skips ahead, as after a push that was missed, waits: everything from the hole on is fetched from logic and pushed in
 // order. Every few seconds the heads of the conversations are compared with logic's, and what logic had at an earlier
 // comparison is fetched too, if nothing of the conversation has come since. A queue that is behind brings it all the same:
 // so that is not before longer has passed than what comes at present was under way, but for a minute at most. So each
 // connection sees each conversation in the order of seq, without a hole, from where its replay, or its entering, left off,
-// whatever task pushes in whatever order.
+// whatever task pushes in whatever order; but for the direct messages that come late.
 //
 // What logic refuses, or has not got, is given up, and the conversation goes on after it.
 //

@@ -30,8 +30,8 @@ type sequencer struct {
 
 // head is how far one conversation has come here.
 type head struct {
-	first  int64 // of a direct conversation, the lowest that was pushed here: what is below was not
-	last   int64 // pushed up to here
+	first  int64 // of a direct conversation: pushed from here, 0 if nothing yet; what is below was not, but for early
+	last   int64 // up to here
 	want   int64 // above last: what is between is being fetched
 	active int   // the round of comparisons in which a delivery last came
 
@@ -40,6 +40,8 @@ type head struct {
 	mark  int64     // last
 	since time.Time // when that was
 
+	// early are the seqs below first that were pushed.
+	early map[int64]struct{}
 	// held are the seqs above last that were deferred, of a direct conversation: whom they are for is owed a count.
 	held map[int64]struct{}
 }
@@ -67,6 +69,7 @@ type servedRoom struct {
 
 // servedUser is a user with a connection here.
 type servedUser struct {
+	since       time.Time // when the first of the connections came
 	connections int
 	heads       map[contract.Conversation]*head
 }
@@ -95,7 +98,7 @@ func (s *sequencer) arriveUser(user contract.UserID) {
 	defer s.mu.Unlock()
 	u := s.users[user]
 	if u == nil {
-		u = &servedUser{}
+		u = &servedUser{since: time.Now()}
 		s.users[user] = u
 	}
 	u.connections++
@@ -220,12 +223,36 @@ func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) verdic
 	of := subject{conversation: d.Conversation, user: user}
 	h := u.heads[d.Conversation]
 	if h == nil {
-		h = &head{first: d.Seq, last: d.Seq}
+		h = &head{}
 		u.keep(d.Conversation, h)
-		s.touch(h, of)
+	}
+	s.touch(h, of)
+	// What was accepted before the user came, and comes late, says nothing of what is due from then on. Where clocks
+	// differ, it only is known later, or earlier, what is due.
+	if h.first == 0 && !d.AcceptedAt.Before(u.since) {
+		h.first, h.last = d.Seq, d.Seq
 		return goes
 	}
+	if h.first == 0 || d.Seq < h.first {
+		return h.admitEarly(d.Seq)
+	}
 	return s.admit(h, d.Seq, of)
+}
+
+// maxEarly bounds what is remembered of messages that were overtaken. Beyond, one that comes twice goes out twice, and the
+// client drops it.
+const maxEarly = 1000
+
+// admitEarly decides about a message that was overtaken: late is better than not at all.
+func (h *head) admitEarly(seq int64) verdict {
+	if _, is := h.early[seq]; is {
+		return had
+	}
+	if h.early == nil || len(h.early) >= maxEarly {
+		h.early = make(map[int64]struct{})
+	}
+	h.early[seq] = struct{}{}
+	return goes
 }
 
 // keep adds a head and, if there are too many, forgets the one of which a delivery came the longest ago.
@@ -249,9 +276,6 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 func (s *sequencer) admit(h *head, seq int64, of subject) verdict {
 	s.touch(h, of)
 	switch {
-	case seq < h.first: // overtaken by the first that came: late is better than not at all
-		h.first = seq
-		return goes
 	case seq <= h.last:
 		return had
 	case h.repairing():
@@ -336,7 +360,7 @@ func (s *sequencer) compare(of subject, ahead int64, now time.Time) (putOff bool
 	defer s.mu.Unlock()
 	h, _ := s.headOf(of)
 	switch {
-	case h == nil || h.repairing():
+	case h == nil || h.repairing() || of.user != 0 && h.first == 0:
 		return false
 	case h.ahead <= h.last || h.mark != h.last:
 		putOff = h.ahead > h.last

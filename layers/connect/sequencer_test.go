@@ -20,7 +20,7 @@ func TestForgetsTheOldest(t *testing.T) {
 	pushed := func(other int, seq int64) verdict {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.admitUser(&contract.Delivery{Conversation: with(other), Seq: seq}, 1)
+		return s.admitUser(&contract.Delivery{Conversation: with(other), Seq: seq, AcceptedAt: time.Now()}, 1)
 	}
 	for i := range maxUserHeads {
 		pushed(i+2, 1)

@@ -38,8 +38,9 @@
 // the node finds that it missed them.
 //
 // What is still under way is in no count: items in the queue, deferred ones, and those kept for a node. Error is what
-// task gives up without knowing: a node that was passed over may have it, or find it, all the same. Counts of a process
-// that is killed go with it, and an item whose acknowledgement was lost is offline twice.
+// task gives up without knowing: a node that was passed over may have it, or find it, all the same. So it is with a user
+// who has left a node that did not answer: what it wrote before it was passed over is brought, and counted, once more
+// elsewhere. Counts of a process that is killed go with it, and an item whose acknowledgement was lost is offline twice.
 //
 // # What may be lost
 //
