@@ -82,6 +82,34 @@ func TestAbsentWhileArriving(t *testing.T) {
 	awaitSeqs(t, c, dm, 1)
 }
 
+// TestOnlyWhoIsInTheBucketIsHere keeps the bucket from taking a connection, and from letting go of it: for the sequencer
+// the user is not here yet, and not any more.
+func TestOnlyWhoIsInTheBucketIsHere(t *testing.T) {
+	logic, s := stocked(nil)
+	n := startNode(t, logic, nil)
+	d := s.add(dm, "x")
+	absent := func() bool { return len(n.pushOne(t, d).Absent) == 1 }
+	b := n.bucketOf(2)
+
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	b.mu.Lock()
+	c.Send(t, object{"op": 6, "authToken": token(2, 1)})
+	eventually(t, "the route is written", func() bool { return storedRoutes(t, n.routes, n.self)[place{user: 2}] })
+	time.Sleep(50 * time.Millisecond) // enough to see it, if it does not wait for the bucket
+	n.sequencer.mu.Lock()
+	if n.sequencer.users[2] != nil {
+		t.Error("the user is here before the bucket has them")
+	}
+	n.sequencer.mu.Unlock()
+	b.mu.Unlock()
+	eventually(t, "the user is here", func() bool { return !absent() })
+
+	b.mu.Lock()
+	c.Close()
+	eventually(t, "the user is here no more", absent)
+	b.mu.Unlock()
+}
+
 // hold keeps the user's bucket from working until release.
 func (n *testNode) hold(t testing.TB, user contract.UserID) (release func()) {
 	t.Helper()
