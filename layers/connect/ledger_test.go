@@ -92,7 +92,13 @@ func TestOnlyWhoIsInTheBucketIsHere(t *testing.T) {
 	b := n.bucketOf(2)
 
 	c := testclient.WebSocket(t, n.WebSocketAddr())
-	b.mu.Lock()
+	lock := func() (unlock func()) {
+		b.mu.Lock()
+		unlock = sync.OnceFunc(b.mu.Unlock)
+		t.Cleanup(unlock) // else a test that fails does not end
+		return unlock
+	}
+	unlock := lock()
 	c.Send(t, object{"op": 6, "authToken": token(2, 1)})
 	eventually(t, "the route is written", func() bool { return storedRoutes(t, n.routes, n.self)[place{user: 2}] })
 	time.Sleep(50 * time.Millisecond) // enough to see it, if it does not wait for the bucket
@@ -101,13 +107,13 @@ func TestOnlyWhoIsInTheBucketIsHere(t *testing.T) {
 		t.Error("the user is here before the bucket has them")
 	}
 	n.sequencer.mu.Unlock()
-	b.mu.Unlock()
+	unlock()
 	eventually(t, "the user is here", func() bool { return !absent() })
 
-	b.mu.Lock()
+	unlock = lock()
 	c.Close()
 	eventually(t, "the user is here no more", absent)
-	b.mu.Unlock()
+	unlock()
 }
 
 // hold keeps the user's bucket from working until release.

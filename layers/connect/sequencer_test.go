@@ -24,27 +24,27 @@ func TestForgetsTheOldest(t *testing.T) {
 	}
 	for i := range maxUserHeads {
 		pushed(i+2, 1)
+		if i == 0 {
+			pushed(2, 9) // is repaired from now on
+		}
 		s.recent(false)
 	}
-	pushed(2, 2)              // the first has news
-	pushed(4, 5)              // the third is being repaired
-	pushed(maxUserHeads+2, 1) // one more
-	heads := s.users[1].heads
-	if len(heads) != maxUserHeads {
-		t.Errorf("%d conversations are kept, want %d", len(heads), maxUserHeads)
-	}
-	if heads[with(3)] != nil {
-		t.Error("the one that was silent longest is kept")
-	}
-	s.recent(false)
-	pushed(maxUserHeads+3, 1)
-	for _, other := range []int{2, 4, 6, maxUserHeads + 2, maxUserHeads + 3} {
-		if heads[with(other)] == nil {
-			t.Errorf("the conversation with %d is forgotten", other)
+	pushed(3, 2) // has news
+	for i, oldest := range []int{4, 5} {
+		pushed(maxUserHeads+2+i, 1)
+		s.recent(false)
+		heads := s.users[1].heads
+		if len(heads) != maxUserHeads {
+			t.Errorf("%d conversations are kept, want %d", len(heads), maxUserHeads)
 		}
-	}
-	if heads[with(5)] != nil {
-		t.Error("the next silent one is kept, or the one that is repaired was taken for it")
+		if heads[with(oldest)] != nil {
+			t.Errorf("the conversation with %d, which was silent longest, is kept", oldest)
+		}
+		for other := range maxUserHeads + i {
+			if other += 2; heads[with(other)] == nil && (other < 4 || other > oldest) {
+				t.Errorf("the conversation with %d is forgotten", other)
+			}
+		}
 	}
 }
 
