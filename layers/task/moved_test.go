@@ -254,14 +254,18 @@ func TestSuspectThatDies(t *testing.T) {
 	w := newWorld(t)
 	w.room(1, nodeA)
 	var dead atomic.Bool
-	w.script(func(contract.NodeRef, *contract.PushRequest) (*contract.PushReply, error) {
+	var asked atomic.Int32
+	w.script(func(_ contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+		if len(r.Deliveries) == 0 {
+			asked.Add(1)
+		}
 		if dead.Load() {
 			return nil, contract.Errorf(contract.NotFound, "node %s is gone", nodeA)
 		}
 		return nil, contract.Errorf(contract.Unavailable, "away")
 	})
 	w.publish(toRoom(1, 1))
-	eventually(t, "it is passed over", func() bool { return w.depth() == 0 })
+	eventually(t, "it is passed over, and asked", func() bool { return w.depth() == 0 && asked.Load() > 1 })
 	w.task.mu.Lock()
 	if s := w.task.byNode[nodeA]; s == nil || !s.suspect {
 		t.Error("the node is not suspect")
