@@ -171,7 +171,22 @@ type delivery struct {
 	*contract.Delivery
 	frame  frame
 	except uint64 // number of the channel that does not get it; 0 is none
-	counts [4]atomic.Int32
+	counts [outcomes]atomic.Int32
+
+	// The rest is the pusher's.
+	had, deferred int
+	absent        []contract.UserID
+}
+
+// note takes note of the sequencer's verdict, and reports whether the delivery goes out.
+func (d *delivery) note(v verdict) bool {
+	switch v {
+	case had:
+		d.had++
+	case deferred:
+		d.deferred++
+	}
+	return v == goes
 }
 
 // job is what one push has for one bucket: deliveries in order, and for those to users, to whom.
@@ -183,6 +198,7 @@ type job struct {
 type work struct {
 	delivery *delivery
 	user     contract.UserID // 0: the delivery's room
+	nobody   bool            // set by the bucket: it has no connection of the user any more
 }
 
 // run does one job after another until ctx ends.
@@ -192,16 +208,23 @@ func (b *bucket) run(ctx context.Context) {
 	for {
 		select {
 		case j := <-b.jobs:
+			var sum [outcomes]int
 			for i := range j.work {
 				members = b.receivers(members[:0], &j.work[i])
 				d := j.work[i].delivery
+				j.work[i].nobody = j.work[i].user != 0 && len(members) == 0
 				for _, c := range members {
 					if c.number != d.except {
-						d.counts[c.push(w, &d.frame, d.Conversation, d.Seq)].Add(1)
+						o := c.push(w, &d.frame, d.Conversation, d.Seq)
+						d.counts[o].Add(1)
+						if d.Seq > 0 {
+							sum[o]++
+						}
 					}
 				}
 				clear(members) // holds no connection that has ended
 			}
+			b.m.count(&sum) // here, since nobody may wait for what comes of it any more
 			j.done <- struct{}{}
 		case <-ctx.Done():
 			return

@@ -64,10 +64,12 @@ const (
 	queued
 	slow
 	gone
+	lost // missed, and cannot be fetched: no frame of it was made
+	outcomes
 )
 
 // String is a metric label.
-func (o outcome) String() string { return [...]string{"written", "queued", "slow", "gone"}[o] }
+func (o outcome) String() string { return [...]string{"written", "queued", "slow", "gone", "lost"}[o] }
 
 // who is set once, when the connection authenticates.
 type who struct {

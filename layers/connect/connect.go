@@ -67,6 +67,7 @@ type Connect struct {
 	mu       sync.Mutex
 	channels map[*channel]struct{} // all, authenticated or not
 	draining bool
+	empty    chan struct{}                       // closed when draining and nobody is left
 	ended    map[contract.SessionID]endedSession // lately
 }
 
@@ -79,6 +80,7 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		tracer:   tel.Traces.Tracer("gochat/layers/connect"),
 		instance: rand.Text()[:12] + "-",
 		stopped:  make(chan struct{}),
+		empty:    make(chan struct{}),
 		channels: make(map[*channel]struct{}),
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
@@ -241,14 +243,16 @@ func (c *Connect) dismiss(ch *channel) {
 	ch.signalDrained()
 	ch.mu.Unlock()
 	if ch.bucket != nil {
+		c.m.deliveries[gone].Add(float64(c.sequencer.departUser(ch.who.user)))
 		for _, room := range ch.bucket.remove(ch) {
 			c.depart(ch.who, room)
 		}
-		c.depart(ch.who, 0)
+		c.registrar.depart(ch.who, 0)
 	}
 	_ = ch.conn.Close()
 	c.mu.Lock()
 	delete(c.channels, ch)
+	c.signalEmpty()
 	c.mu.Unlock()
 	c.m.connections[ch.transport].Dec()
 }
@@ -268,31 +272,30 @@ var errStopped = contract.Errorf(contract.Unavailable, "the node has stopped")
 // Push implements contract.Connect: it returns once every bucket has done its part, or ctx has ended, or the node
 // has stopped. After an error the frames may still go out.
 func (c *Connect) Push(ctx context.Context, r *contract.PushRequest) (*contract.PushReply, error) {
-	absent := make([][]contract.UserID, len(r.Deliveries))
 	results, err := c.deliver(ctx, r.Deliveries, func(p *push) {
-		for i, d := range p.deliveries {
+		for _, d := range p.deliveries {
+			if d.Seq > 0 {
+				c.sequencer.noteDelay(d.Delivery)
+			}
 			if d.Room != 0 {
-				if c.sequencer.admitRoom(d.Delivery) {
+				if d.note(c.sequencer.admitRoom(d.Delivery)) {
 					p.toRoom(d)
 				}
 				continue
 			}
 			for _, user := range d.Users {
-				goes, here := c.sequencer.admitUser(d.Delivery, user)
-				if goes {
+				v := c.sequencer.admitUser(d.Delivery, user)
+				if d.note(v) {
 					p.toUser(d, user)
 				}
-				if !here {
-					absent[i] = append(absent[i], user)
+				if v == absent {
+					d.absent = append(d.absent, user)
 				}
 			}
 		}
 	})
 	if err != nil {
 		return nil, err
-	}
-	for i := range results {
-		results[i].Absent = absent[i]
 	}
 	return &contract.PushReply{Results: results}, nil
 }
@@ -312,7 +315,19 @@ func (p *push) toRoom(d *delivery) {
 
 func (p *push) toUser(d *delivery, user contract.UserID) {
 	b := p.bucketNumber(user)
-	p.perBucket[b] = append(p.perBucket[b], work{d, user})
+	p.perBucket[b] = append(p.perBucket[b], work{delivery: d, user: user})
+}
+
+// noteGone has the users absent whose last connection went while the push waited for its bucket. It is called once the
+// buckets have done their part.
+func (p *push) noteGone() {
+	for _, part := range p.perBucket {
+		for _, w := range part {
+			if w.nobody {
+				w.delivery.absent = append(w.delivery.absent, w.user)
+			}
+		}
+	}
 }
 
 // deliver lets admit say which deliveries go where, hands them to the buckets before any other deliveries, and
@@ -349,13 +364,12 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 	if err != nil {
 		return nil, err
 	}
+	p.noteGone()
 	results := make([]contract.PushResult, len(deliveries))
 	for i, d := range p.deliveries {
 		n := func(o outcome) int { return int(d.counts[o].Load()) }
-		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone)}
-		for o, count := range c.m.deliveries {
-			count.Add(float64(n(outcome(o))))
-		}
+		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone),
+			Had: d.had, Deferred: d.deferred, Absent: d.absent}
 		if d.Seq > 0 && n(written) > 0 {
 			c.m.seconds.Observe(time.Since(d.AcceptedAt).Seconds())
 		}
@@ -381,13 +395,13 @@ func (c *Connect) hand(perBucket [][]work, done chan<- struct{}) (int, error) {
 	return jobs, nil
 }
 
-// arrive and depart bracket the time that a connection of the user is here, or with a room in the room.
+// arrive and depart bracket the time that a connection of the user is in the room.
 func (c *Connect) arrive(ctx context.Context, w *who, room contract.RoomID) error {
-	if err := c.sequencer.arrive(ctx, w.user, room); err != nil {
+	if err := c.sequencer.arrive(ctx, room); err != nil {
 		return err
 	}
 	if err := c.registrar.arrive(ctx, w, room); err != nil {
-		c.sequencer.depart(w.user, room)
+		c.sequencer.depart(room)
 		return err
 	}
 	return nil
@@ -395,7 +409,7 @@ func (c *Connect) arrive(ctx context.Context, w *who, room contract.RoomID) erro
 
 func (c *Connect) depart(w *who, room contract.RoomID) {
 	c.registrar.depart(w, room)
-	c.sequencer.depart(w.user, room)
+	c.sequencer.depart(room)
 }
 
 // CloseSessions implements contract.Connect.

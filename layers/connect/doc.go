@@ -27,6 +27,10 @@
 // node begins a new life or the routes were lost. Which rooms a channel is in, its bucket alone says: who joins there
 // has arrived at the registrar before, and who has left departs after.
 //
+// The sequencer counts a user's connections too, those alone that are in their bucket: it hears of one after the bucket
+// has it, and of its end before the bucket lets go. Who is on the way in or out, or has gone while a push waited for the
+// bucket, is answered as absent, and nothing is left of what was pushed: it may be pushed again.
+//
 // # Replays
 //
 // A conversation that is to be replayed to a channel is withheld from before its first live message could come until
@@ -36,11 +40,23 @@
 // # Order and repair
 //
 // The sequencer knows how far each conversation has come on this node: of a room from before its route is written,
-// of a direct conversation from the first message pushed. A message that was pushed here before is dropped. One that
+// of a direct conversation from the first message pushed that was accepted since the user came. Earlier ones go out late,
+// each once, and what lies between is not missed. A message that was pushed here before is dropped. One that
 // skips ahead, as after a push that was missed, waits: everything from the hole on is fetched from logic and pushed in
-// order. Every few seconds the heads of the conversations are compared with logic's, and what logic had at the last
-// comparison and has still not come is fetched too. So each connection sees each conversation in the order of seq,
-// without a hole, from where its replay, or its entering, left off, whatever task pushes in whatever order.
+// order. Every few seconds the heads of the conversations are compared with logic's, and what logic had at an earlier
+// comparison is fetched too, if nothing of the conversation has come since. A queue that is behind brings it all the same:
+// so that is not before longer has passed than what comes at present was under way, but for a minute at most. So each
+// connection sees each conversation in the order of seq, without a hole, from where its replay, or its entering, left off,
+// whatever task pushes in whatever order; but for the direct messages that come late.
+//
+// What logic refuses, or has not got, is given up, and the conversation goes on after it.
+//
+// # What is counted
+//
+// What became of a message on a connection is counted once, by the bucket that pushed it, as written, queued, slow or
+// gone. A direct message that was deferred, or fetched by a repair, for somebody whose last connection has left meanwhile
+// is gone; what a repair gives up is lost, for each connection that it was for. A message that was pushed before, and a
+// notice, count nowhere. Package task says how these counts and its own make up the ledger.
 //
 // # What may be lost
 //

@@ -7,10 +7,12 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// drain tells every client to come back later, a little after one another, and closes.
+// drain tells every client to come back later, a little after one another, and closes. It returns once all are told, or
+// all have left.
 func (c *Connect) drain() {
 	c.mu.Lock()
 	c.draining = true
+	c.signalEmpty()
 	c.mu.Unlock()
 	all := c.all()
 	if len(all) == 0 {
@@ -20,10 +22,19 @@ func (c *Connect) drain() {
 	pause := c.cfg.Drain / time.Duration(len(all))
 	start := time.Now()
 	for i, ch := range all {
-		if wait := time.Until(start.Add(pause * time.Duration(i))); wait > 0 {
-			time.Sleep(wait)
+		select {
+		case <-time.After(time.Until(start.Add(pause * time.Duration(i)))):
+		case <-c.empty:
+			return
 		}
 		ch.end(contract.Unavailable, "the node is going away")
+	}
+}
+
+// signalEmpty is called with mu held, whenever the last connection may have left: none comes while the node drains.
+func (c *Connect) signalEmpty() {
+	if c.draining && len(c.channels) == 0 {
+		close(c.empty)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -96,6 +97,29 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainEndsWithTheLast has the clients leave by themselves while the node waits to tell the second to go.
+func TestDrainEndsWithTheLast(t *testing.T) {
+	n := startNode(t, obliging(), func(c *Connect) { c.cfg.Drain = time.Hour })
+	var conns []*testclient.Conn
+	for user := contract.UserID(1); user <= 3; user++ {
+		c := testclient.TCP(t, n.TCPAddrs()[0])
+		hello(t, n, c, user, 1)
+		conns = append(conns, c)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.stop() }()
+	eventually(t, "one is told to go", func() bool { return n.metric(t, "gochat_connection_closes_total") > 0 })
+	for _, c := range conns {
+		c.Close()
+	}
+	if err := testwait.Receive(t, "the end of the drain", stopped); err != nil {
+		t.Error(err)
+	}
+	if got := n.metric(t, "gochat_connection_closes_total"); got != 1 {
+		t.Errorf("%v were told to go, want 1: the test shows less than it should", got)
+	}
+}
+
 // TestDrainStalled stops a node whose clients do not read.
 func TestDrainStalled(t *testing.T) {
 	eachTransport(t, func(t *testing.T, tr transport) {
@@ -172,7 +196,7 @@ func TestPushEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.sequencer.arrive(t.Context(), 1, 1); err != nil { // who is nowhere has no bucket to wait for
+	if err := c.sequencer.arrive(t.Context(), 1); err != nil { // who is nowhere has no bucket to wait for
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

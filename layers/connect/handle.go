@@ -148,11 +148,12 @@ func (c *channel) authenticate(ctx context.Context, token string) error {
 		return err
 	}
 	w := &who{user: identity.User, name: identity.Name, session: identity.Session}
-	if err := c.srv.arrive(ctx, w, 0); err != nil {
+	if err := c.srv.registrar.arrive(ctx, w, 0); err != nil {
 		return err
 	}
 	c.who, c.bucket = w, c.srv.bucketOf(w.user)
 	c.bucket.add(c)
+	c.srv.sequencer.arriveUser(w.user) // from now on a push finds the user; before, it answers that it does not
 	c.authenticated.Store(true)
 	if code := c.srv.endedLately(w.session); code != "" { // after it was looked up, and before the bucket had it
 		c.end(code, endMessage(code))

@@ -277,8 +277,9 @@ func ownGoroutines() []string {
 	return own
 }
 
-// metric is the sum of a counter or gauge over its children, or of a histogram's observations.
-func (n *testNode) metric(t testing.TB, name string) float64 {
+// metric is the sum of a counter or gauge over its children, with a label over those that have the value, or of a
+// histogram's observations.
+func (n *testNode) metric(t testing.TB, name string, label ...string) float64 {
 	t.Helper()
 	families, err := n.metrics.Gather()
 	if err != nil {
@@ -290,6 +291,9 @@ func (n *testNode) metric(t testing.TB, name string) float64 {
 			continue
 		}
 		for _, m := range f.GetMetric() {
+			if len(label) > 0 && (len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() != label[0]) {
+				continue
+			}
 			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
@@ -317,7 +321,7 @@ func hello(t testing.TB, n *testNode, c *testclient.Conn, user contract.UserID, 
 				mine = ch
 			}
 		}
-		return mine != nil
+		return mine != nil && mine.authenticated.Load()
 	})
 	return mine
 }

@@ -15,14 +15,14 @@ type metrics struct {
 	frames      *prometheus.CounterVec
 	errors      *prometheus.CounterVec
 	closes      *prometheus.CounterVec
-	deliveries  [4]prometheus.Counter // by outcome
+	deliveries  [outcomes]prometheus.Counter // by outcome
 	queueBytes  prometheus.Gauge
 	writeFrames prometheus.Histogram
 	seconds     prometheus.Histogram
 	registered  prometheus.Counter
 	replayed    prometheus.Counter
 
-	repairs, repaired, repairFailures prometheus.Counter
+	repairs, repaired, repairFailures, abandoned, putOff prometheus.Counter
 
 	buckets []bucketMetrics
 }
@@ -31,6 +31,15 @@ type metrics struct {
 type bucketMetrics struct {
 	lock            observability.LockMetrics
 	channels, rooms prometheus.Gauge
+	deliveries      [outcomes]prometheus.Counter // of all buckets
+}
+
+func (m *bucketMetrics) count(sum *[outcomes]int) {
+	for o, n := range sum {
+		if n > 0 {
+			m.deliveries[o].Add(float64(n))
+		}
+	}
 }
 
 func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
@@ -65,11 +74,18 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		Name: "gochat_messages_repaired_total", Help: "Messages fetched and pushed by repairs."})
 	m.repairFailures = with.NewCounter(prometheus.CounterOpts{
 		Name: "gochat_repair_failures_total", Help: "Times that missed messages could not be fetched."})
-	deliveries := vec("gochat_connect_deliveries_total", "Frames for connections, by what became of them.", "outcome")
+	m.abandoned = with.NewCounter(prometheus.CounterOpts{
+		Name: "gochat_repairs_abandoned_total", Help: "Repairs given up, since what was missed cannot be had."})
+	m.putOff = with.NewCounter(prometheus.CounterOpts{
+		Name: "gochat_repairs_put_off_total", Help: "Comparisons that left a conversation that is behind to the queue, which is behind as well."})
+	deliveries := vec("gochat_connect_deliveries_total", "Messages for connections, each once however often it is pushed or repaired, by what became of them.", "outcome")
 	for o := range m.deliveries {
 		m.deliveries[o] = deliveries.WithLabelValues(outcome(o).String())
 	}
 	m.buckets = newBucketMetrics(with, buckets)
+	for b := range m.buckets {
+		m.buckets[b].deliveries = m.deliveries
+	}
 	for t := range m.connections {
 		m.connections[t] = connections.WithLabelValues(transport(t).String())
 	}

@@ -57,6 +57,11 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 		switch {
 		case err != nil:
 			c.m.repairFailures.Inc()
+			if !mayPass(err) {
+				c.tel.Log.ErrorContext(ctx, "missed messages cannot be fetched", "conversation", string(of.conversation), "after", last, "err", err)
+				c.giveUp(of)
+				continue
+			}
 			c.tel.Log.WarnContext(ctx, "missed messages not fetched, trying again", "conversation", string(of.conversation), "err", err)
 		case n == 0:
 			if looks++; looks >= repairLooks {
@@ -80,6 +85,15 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 	span.SetAttributes(attribute.Int("gochat.messages", total))
 }
 
+// mayPass reports whether another try may succeed: what logic refuses today, it refuses tomorrow.
+func mayPass(err error) bool {
+	switch contract.CodeOf(err) {
+	case contract.Unavailable, contract.RateLimited, contract.Internal:
+		return true
+	}
+	return false
+}
+
 // sleep is false if ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
@@ -94,19 +108,24 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (c *Connect) missingAfter(of subject) (int64, bool) {
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
-	h := c.sequencer.headOf(of)
+	h, _ := c.sequencer.headOf(of)
 	if h == nil || !h.repairing() {
 		return 0, false
 	}
 	return h.last, true
 }
 
+// giveUp goes on after what cannot be had.
 func (c *Connect) giveUp(of subject) {
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
-	if h := c.sequencer.headOf(of); h != nil {
-		h.last = max(h.last, h.want)
+	h, connections := c.sequencer.headOf(of)
+	if h == nil || !h.repairing() {
+		return
 	}
+	c.m.abandoned.Inc()
+	c.m.deliveries[lost].Add(float64(h.want-h.last) * float64(connections))
+	h.last, h.held = h.want, nil
 }
 
 // repairPage pushes one page of what follows last, and answers how many messages it had and whether a socket has yet
@@ -124,12 +143,13 @@ func (c *Connect) repairPage(ctx context.Context, of subject, last int64) (n int
 		}
 	}
 	admit := func(p *push) {
-		h := c.sequencer.headOf(of)
+		h, _ := c.sequencer.headOf(of)
 		for _, d := range p.deliveries {
 			if h == nil || d.Seq != h.last+1 {
 				break // its people have gone and come back meanwhile: what is due then is another matter
 			}
 			h.last = d.Seq
+			delete(h.held, d.Seq)
 			n++
 			if of.room != 0 {
 				p.toRoom(d)
@@ -143,6 +163,9 @@ func (c *Connect) repairPage(ctx context.Context, of subject, last int64) (n int
 		return n, false, err
 	}
 	c.m.repaired.Add(float64(n))
+	for i := range results {
+		c.m.deliveries[gone].Add(float64(len(results[i].Absent)))
+	}
 	return n, slices.ContainsFunc(results, func(r contract.PushResult) bool { return r.Queued > 0 }), nil
 }
 
@@ -170,7 +193,9 @@ func (c *Connect) compareHeads(ctx context.Context) {
 			}
 			for conversation, ahead := range reply.Heads {
 				for _, of := range served[conversation] {
-					c.sequencer.compare(of, ahead)
+					if c.sequencer.compare(of, ahead, time.Now()) {
+						c.m.putOff.Inc()
+					}
 				}
 			}
 		}

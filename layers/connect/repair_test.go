@@ -66,18 +66,44 @@ func TestPushedOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestOvertakenFirst has the first message of a direct conversation that comes here be overtaken: it comes late.
+// TestOvertakenFirst has the first message of a direct conversation that comes here overtake others: they come late, each
+// once.
 func TestOvertakenFirst(t *testing.T) {
 	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 5})
 	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
 	conn := member(t, n, 2)
-	sixth, seventh := s.add("dm:1:2", "x"), s.add("dm:1:2", "x")
-	n.push(t, seventh)
-	n.push(t, sixth)
-	n.push(t, sixth)
+	sixth, seventh, eighth := s.add("dm:1:2", "x"), s.add("dm:1:2", "x"), s.add("dm:1:2", "x")
+	n.push(t, eighth)
+	n.push(t, sixth, seventh)
+	n.push(t, sixth, seventh, eighth)
 	settle(t, conn)
-	if got := seqs(conn, "dm:1:2"); !slices.Equal(got, []int64{7, 6}) {
-		t.Errorf("got %v, want 7 and then 6, once", got)
+	if got := seqs(conn, "dm:1:2"); !slices.Equal(got, []int64{8, 6, 7}) {
+		t.Errorf("got %v, want 8 and then 6 and 7, once", got)
+	}
+}
+
+// TestLateBeforeAll brings messages that were accepted before the user came: they go out, and what lies between them and
+// the next is not missing here.
+func TestLateBeforeAll(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{})
+	first, second := s.add("dm:1:2", "x"), s.add("dm:1:2", "x")
+	s.add("dm:1:2", "to somebody who was offline")
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = 20 * time.Millisecond })
+	conn := member(t, n, 2)
+	n.push(t, first, second)
+	n.push(t, first)
+	rounds := func() int {
+		n.sequencer.mu.Lock()
+		defer n.sequencer.mu.Unlock()
+		return n.sequencer.round
+	}
+	before := rounds()
+	eventually(t, "the heads are compared", func() bool { return rounds() > before+3 })
+	n.push(t, s.add("dm:1:2", "live"))
+	n.push(t, s.add("dm:1:2", "live"), second)
+	awaitSeqs(t, conn, "dm:1:2", 1, 2, 4, 5)
+	if got := n.metric(t, "gochat_repairs_total"); got != 0 {
+		t.Errorf("%v repairs, want none", got)
 	}
 }
 

@@ -3,7 +3,9 @@ package connect
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"gochat/layers/internal/contract"
 )
@@ -20,6 +22,7 @@ type sequencer struct {
 	mu      sync.Mutex              // held from letting deliveries through until the buckets have them: that is their order
 	round   int                     // of comparisons, see Connect.compareHeads; from 1
 	touched [activeRounds][]subject // that saw a delivery in each of the last rounds, once a round, at round % activeRounds
+	delays  [4]time.Duration        // the longest that a message pushed in each of the last rounds was under way, at round % 4
 	rooms   map[contract.RoomID]*servedRoom
 	users   map[contract.UserID]*servedUser
 	due     []subject // whose repair is to begin
@@ -27,12 +30,31 @@ type sequencer struct {
 
 // head is how far one conversation has come here.
 type head struct {
-	first  int64 // of a direct conversation, the lowest that was pushed here: what is below was not
-	last   int64 // pushed up to here
+	first  int64 // of a direct conversation: pushed from here, 0 if nothing yet; what is below was not, but for early
+	last   int64 // up to here
 	want   int64 // above last: what is between is being fetched
-	ahead  int64 // logic's head at the last comparison
 	active int   // the round of comparisons in which a delivery last came
+
+	// What a comparison noted, the last one before which something had come here.
+	ahead int64     // logic's head
+	mark  int64     // last
+	since time.Time // when that was
+
+	// early are the seqs below first that were pushed.
+	early map[int64]struct{}
+	// held are the seqs above last that were deferred, of a direct conversation: whom they are for is owed a count.
+	held map[int64]struct{}
 }
+
+// verdict is what the sequencer says of a delivery.
+type verdict uint8
+
+const (
+	goes     verdict = iota
+	had              // it went before
+	deferred         // it comes with what is being fetched
+	absent           // nobody is here to get it
+)
 
 // repairing reports whether something is being fetched.
 func (h *head) repairing() bool { return h.want > h.last }
@@ -47,6 +69,7 @@ type servedRoom struct {
 
 // servedUser is a user with a connection here.
 type servedUser struct {
+	since       time.Time // when the first of the connections came
 	connections int
 	heads       map[contract.Conversation]*head
 }
@@ -69,20 +92,38 @@ func newSequencer(fetchHead func(context.Context, contract.Conversation) (int64,
 	}
 }
 
-// arrive counts one more connection of the user, or with a room one more in the room, before its route is written.
-// It returns once it is known from which seq on the room's messages are due here.
-func (s *sequencer) arrive(ctx context.Context, user contract.UserID, room contract.RoomID) error {
-	if room == 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		u := s.users[user]
-		if u == nil {
-			u = &servedUser{}
-			s.users[user] = u
-		}
-		u.connections++
-		return nil
+// arriveUser counts one more connection of the user, once its bucket has it.
+func (s *sequencer) arriveUser(user contract.UserID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[user]
+	if u == nil {
+		u = &servedUser{since: time.Now()}
+		s.users[user] = u
 	}
+	u.connections++
+}
+
+// departUser counts one less, before its bucket lets go of it: so a bucket without a connection of the user means
+// that the user has departed here, and that what is pushed next begins anew. It answers how many deferred messages
+// nobody is here any more to get.
+func (s *sequencer) departUser(user contract.UserID) (held int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[user]
+	if u.connections--; u.connections > 0 {
+		return 0
+	}
+	delete(s.users, user)
+	for _, h := range u.heads {
+		held += len(h.held)
+	}
+	return held
+}
+
+// arrive counts one more connection in the room, before its route is written. It returns once it is known from which
+// seq on the room's messages are due here.
+func (s *sequencer) arrive(ctx context.Context, room contract.RoomID) error {
 	s.mu.Lock()
 	r, known := s.rooms[room]
 	if !known {
@@ -130,31 +171,24 @@ func (s *sequencer) release(room contract.RoomID, r *servedRoom) {
 	}
 }
 
-// depart counts one less, after its route.
-func (s *sequencer) depart(user contract.UserID, room contract.RoomID) {
+// depart counts one less in the room, after its route.
+func (s *sequencer) depart(room contract.RoomID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if room != 0 {
-		r := s.rooms[room]
-		if r.connections--; r.connections == 0 {
-			delete(s.rooms, room)
-		}
-		return
-	}
-	u := s.users[user]
-	if u.connections--; u.connections == 0 {
-		delete(s.users, user)
+	r := s.rooms[room]
+	if r.connections--; r.connections == 0 {
+		delete(s.rooms, room)
 	}
 }
 
-// admitRoom reports whether a delivery to a room goes out now. It is called with mu held.
-func (s *sequencer) admitRoom(d *contract.Delivery) bool {
+// admitRoom decides about a delivery to a room. It is called with mu held.
+func (s *sequencer) admitRoom(d *contract.Delivery) verdict {
 	r := s.rooms[d.Room]
 	if r == nil || !r.isReady() {
-		return false // nobody is there, or yet
+		return absent // or about to be here
 	}
 	if d.Seq == 0 {
-		return true
+		return goes
 	}
 	return s.admit(&r.head, d.Seq, subject{conversation: d.Conversation, room: d.Room})
 }
@@ -177,59 +211,88 @@ func (s *sequencer) touch(h *head, of subject) {
 	}
 }
 
-// admitUser reports whether a delivery to a user goes out now, and whether the user has a connection here. It is
-// called with mu held.
-func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) (goes, here bool) {
+// admitUser decides about a delivery to a user. It is called with mu held.
+func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) verdict {
 	u := s.users[user]
 	if u == nil {
-		return false, false
+		return absent
 	}
 	if d.Seq == 0 {
-		return true, true
+		return goes
 	}
 	of := subject{conversation: d.Conversation, user: user}
 	h := u.heads[d.Conversation]
 	if h == nil {
-		h = &head{first: d.Seq, last: d.Seq}
+		h = &head{}
 		u.keep(d.Conversation, h)
-		s.touch(h, of)
-		return true, true
 	}
-	return s.admit(h, d.Seq, of), true
+	s.touch(h, of)
+	// What was accepted before the user came, and comes late, says nothing of what is due from then on. Where clocks
+	// differ, it only is known later, or earlier, what is due.
+	if h.first == 0 && !d.AcceptedAt.Before(u.since) {
+		h.first, h.last = d.Seq, d.Seq
+		return goes
+	}
+	if h.first == 0 || d.Seq < h.first {
+		return h.admitEarly(d.Seq)
+	}
+	return s.admit(h, d.Seq, of)
 }
 
-// keep adds a head and forgets another if there are too many.
+// maxEarly bounds what is remembered of messages that were overtaken. Beyond, one that comes twice goes out twice, and the
+// client drops it.
+const maxEarly = 1000
+
+// admitEarly decides about a message that was overtaken: late is better than not at all.
+func (h *head) admitEarly(seq int64) verdict {
+	if _, is := h.early[seq]; is {
+		return had
+	}
+	if h.early == nil || len(h.early) >= maxEarly {
+		h.early = make(map[int64]struct{})
+	}
+	h.early[seq] = struct{}{}
+	return goes
+}
+
+// keep adds a head and, if there are too many, forgets the one of which a delivery came the longest ago.
 func (u *servedUser) keep(c contract.Conversation, h *head) {
 	if u.heads == nil {
 		u.heads = make(map[contract.Conversation]*head)
 	}
-	for other, old := range u.heads {
-		if len(u.heads) < maxUserHeads {
-			break
+	if len(u.heads) >= maxUserHeads {
+		var oldest contract.Conversation
+		for other, old := range u.heads {
+			if !old.repairing() && (oldest == "" || old.active < u.heads[oldest].active) {
+				oldest = other
+			}
 		}
-		if !old.repairing() {
-			delete(u.heads, other)
-		}
+		delete(u.heads, oldest)
 	}
 	u.heads[c] = h
 }
 
 // admit is called with mu held.
-func (s *sequencer) admit(h *head, seq int64, of subject) bool {
+func (s *sequencer) admit(h *head, seq int64, of subject) verdict {
 	s.touch(h, of)
 	switch {
-	case seq < h.first: // overtaken by the first that came: late is better than not at all
-		h.first = seq
-		return true
+	case seq <= h.last:
+		return had
 	case h.repairing():
-		h.want = max(h.want, seq) // it comes with what is fetched
+		h.want = max(h.want, seq)
 	case seq == h.last+1:
 		h.last = seq
-		return true
-	case seq > h.last:
+		return goes
+	default:
 		s.miss(h, seq, of)
 	}
-	return false
+	if of.user != 0 {
+		if h.held == nil {
+			h.held = make(map[int64]struct{})
+		}
+		h.held[seq] = struct{}{}
+	}
+	return deferred
 }
 
 // miss has everything up to want fetched. It is called with mu held.
@@ -248,18 +311,19 @@ func (s *sequencer) takeDue() []subject {
 	return due
 }
 
-// headOf is the subject's head, nil if it is not served any more. It is called with mu held.
-func (s *sequencer) headOf(of subject) *head {
+// headOf is the subject's head and of how many connections, nil if it is not served any more. It is called with mu
+// held.
+func (s *sequencer) headOf(of subject) (h *head, connections int) {
 	if of.room != 0 {
 		if r := s.rooms[of.room]; r != nil && r.isReady() {
-			return &r.head
+			return &r.head, r.connections
 		}
-		return nil
+		return nil, 0
 	}
 	if u := s.users[of.user]; u != nil {
-		return u.heads[of.conversation]
+		return u.heads[of.conversation], u.connections
 	}
-	return nil
+	return nil, 0
 }
 
 // recent answers which conversations saw a delivery in the last activeRounds, or with all also every room, and begins
@@ -280,6 +344,7 @@ func (s *sequencer) recent(all bool) map[contract.Conversation][]subject {
 	}
 	s.round++
 	s.touched[s.round%activeRounds] = nil
+	s.delays[s.round%len(s.delays)] = 0
 	found := make(map[contract.Conversation][]subject)
 	for one := range of {
 		found[one.conversation] = append(found[one.conversation], one)
@@ -287,17 +352,39 @@ func (s *sequencer) recent(all bool) map[contract.Conversation][]subject {
 	return found
 }
 
-// compare takes note of logic's head. A message that logic had at the last comparison and that has still not come
-// is missing.
-func (s *sequencer) compare(of subject, ahead int64) {
+// compare takes note of logic's head. A message that logic had at an earlier comparison, since which none of its
+// conversation has come here, is missing once that is longer ago than what comes now was under way: the queue brings
+// it otherwise. It reports whether the conversation is behind and left to the queue.
+func (s *sequencer) compare(of subject, ahead int64, now time.Time) (putOff bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.headOf(of)
-	if h == nil || h.repairing() {
-		return
+	h, _ := s.headOf(of)
+	switch {
+	case h == nil || h.repairing() || of.user != 0 && h.first == 0:
+		return false
+	case h.ahead <= h.last || h.mark != h.last:
+		putOff = h.ahead > h.last
+		h.ahead, h.mark, h.since = ahead, h.last, now
+	case now.Sub(h.since) < s.delay():
+		putOff = true
+	default:
+		s.miss(h, h.ahead, of)
+		return false
 	}
 	if h.ahead > h.last {
-		s.miss(h, h.ahead, of)
+		s.touch(h, of) // it is compared until it has come
 	}
-	h.ahead = ahead
+	return putOff
+}
+
+// maxDelay bounds how long a conversation that is behind is left to a queue that is behind.
+const maxDelay = time.Minute
+
+// delay is how long what is pushed these days was under way. It is called with mu held.
+func (s *sequencer) delay() time.Duration { return min(slices.Max(s.delays[:]), maxDelay) }
+
+// noteDelay takes note of how long what is pushed was under way. It is called with mu held.
+func (s *sequencer) noteDelay(d *contract.Delivery) {
+	at := s.round % len(s.delays)
+	s.delays[at] = max(s.delays[at], time.Since(d.AcceptedAt))
 }

@@ -8,12 +8,11 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// sender brings parcels to one life of a node, in order, with one push in flight. Its goroutine lives while there is
-// something to bring; so does the sender itself, unless it is suspect. Task.mu guards it, but for owed.
+// sender brings parcels to one life of a node, in order, with one push in flight. It and its goroutine live while there
+// is something to bring, or the node is suspect. Task.mu guards it, but for owed.
 type sender struct {
 	parcels []*parcel
-	running bool
-	suspect bool          // the node was passed over: try it once until it answers again
+	suspect bool          // the node was passed over: try it once until it answers again, or has died
 	wake    chan struct{} // there are parcels
 
 	// owed are direct messages that the node was passed over with. They go before whatever comes next: the people
@@ -37,8 +36,9 @@ const (
 	// A node that was passed over is given this long to show that it answers again: what is bound for others waits.
 	suspectTimeout = 250 * time.Millisecond
 
-	maxOwed   = 5000 // of one node; the latest beyond are left to the receivers' resumes
-	owedPause = time.Second
+	suspectPause = time.Second // between two tries for which nothing new came
+
+	maxOwed = 5000 // of one node; the latest beyond are left to the receivers' resumes
 )
 
 // send hands the parcel to the node's sender. It does not wait.
@@ -49,12 +49,9 @@ func (t *Task) send(node contract.NodeRef, p *parcel) {
 	if s == nil {
 		s = &sender{wake: make(chan struct{}, 1)}
 		t.byNode[node] = s
-	}
-	s.parcels = append(s.parcels, p)
-	if !s.running {
-		s.running = true
 		t.senders.Go(func() { t.runSender(node, s) })
 	}
+	s.parcels = append(s.parcels, p)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -69,14 +66,19 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 		if ended {
 			return
 		}
-		if len(batch) == 0 && !t.pauseOwing(s) {
-			t.m.deliveries.WithLabelValues("error").Add(float64(len(s.owed)))
-			s.owed = nil
-			continue
+		if len(batch) == 0 {
+			again, stopping := t.pause(s)
+			if stopping {
+				t.abandon(s)
+			}
+			if !again {
+				continue
+			}
 		}
+		asks := suspect && len(batch) == 0 && len(s.owed) == 0
 		err := t.pushOwed(node, s, suspect)
-		if err == nil && len(batch) > 0 {
-			err = t.push(node, batch, suspect)
+		if err == nil && (len(batch) > 0 || asks) {
+			err = t.push(node, batch, suspect) // with nothing in it, it asks whether the node answers again
 		}
 		t.mu.Lock()
 		s.suspect = err != nil && contract.CodeOf(err) != contract.NotFound // a life that has ended is nothing to suspect
@@ -91,22 +93,36 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 	}
 }
 
-// pauseOwing waits until it is time to try again what is owed. It is false if that time will not come.
-func (t *Task) pauseOwing(s *sender) bool {
+// pause waits until it is time to try the node again, unless there are parcels before, or that time will not come.
+func (t *Task) pause(s *sender) (again, stopping bool) {
 	select {
 	case <-s.wake:
-	case <-time.After(owedPause):
+		return false, false
+	case <-time.After(suspectPause):
+		return true, false
 	case <-t.stopping:
-		return false
+		return false, true
 	}
-	return true
+}
+
+// abandon ends the wait for a node.
+func (t *Task) abandon(s *sender) {
+	var e ends
+	for i := range s.owed {
+		e.noteFailed(&s.owed[i].Delivery, s.owed[i].addressee)
+	}
+	t.end(e)
+	s.owed = nil
+	t.mu.Lock()
+	s.suspect = false
+	t.mu.Unlock()
 }
 
 // owe keeps what the node was passed over with.
 func (t *Task) owe(s *sender, p *parcel) {
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room == 0 && d.Seq > 0 && len(s.owed) < maxOwed {
-			s.owed = append(s.owed, delivery{*d, p.addressees[i]})
+			s.owed = append(s.owed, delivery{Delivery: *d, addressee: p.addressees[i]})
 			p.deliveries[i].Seq = 0 // counted when it is brought after all
 		}
 	}
@@ -122,11 +138,8 @@ func (t *Task) take(node contract.NodeRef, s *sender) (batch []*parcel, suspect,
 		n++
 	}
 	batch, s.parcels = s.parcels[:n:n], s.parcels[n:]
-	if n == 0 && len(s.owed) == 0 {
-		s.parcels, s.running = nil, false
-		if !s.suspect {
-			delete(t.byNode, node)
-		}
+	if n == 0 && len(s.owed) == 0 && !s.suspect {
+		delete(t.byNode, node)
 		return nil, false, true
 	}
 	return batch, s.suspect, false
@@ -144,23 +157,49 @@ func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
 		switch contract.CodeOf(err) {
 		case "":
 			t.count(p.deliveries, p.results)
-			for i := range some {
-				t.offline(&some[i], p.results[i].Absent)
-			}
-		case contract.NotFound: // its people are gone, or somewhere else, and resume
-			for i := range s.owed {
-				t.offline(&s.owed[i], s.owed[i].Users)
-			}
+			t.follow(some, func(i int) []contract.UserID { return p.results[i].Absent })
+		case contract.NotFound:
+			t.follow(s.owed, func(i int) []contract.UserID { return s.owed[i].Users })
 			s.owed = nil
 			return err
 		case contract.Unavailable:
 			return err
 		default: // the node lives, and will not take these
-			t.m.deliveries.WithLabelValues("error").Add(float64(len(some)))
+			var e ends
+			for i := range some {
+				e.noteFailed(&some[i].Delivery, some[i].addressee)
+			}
+			t.end(e)
 		}
 		s.owed = s.owed[len(some):]
 	}
 	return nil
+}
+
+// follow looks once again for the users of owed messages whom the node has no more. It does not wait, since they may
+// be under way to this very node.
+func (t *Task) follow(owed []delivery, absent func(i int) []contract.UserID) {
+	var moved []delivery
+	for i := range owed {
+		d := owed[i]
+		if d.Users, d.again = absent(i), true; len(d.Users) > 0 {
+			moved = append(moved, d)
+		}
+	}
+	if len(moved) == 0 {
+		return
+	}
+	t.senders.Go(func() {
+		var e ends
+		// No handler's context: these were handed over long ago. Senders end every parcel in time.
+		if err := t.bringAgain(context.Background(), moved, &e); err != nil {
+			t.tel.Log.Warn("receivers of messages kept for a node not found", "messages", len(moved), "err", err)
+			for i := range moved {
+				e.noteFailed(&moved[i].Delivery, moved[i].addressee)
+			}
+		}
+		t.end(e)
+	})
 }
 
 // push tries until the node answers, has died, or has been tried for long enough.
@@ -170,7 +209,9 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 		request.Deliveries = append(request.Deliveries, p.deliveries...)
 	}
 	n := len(request.Deliveries)
-	t.m.batch.Observe(float64(n))
+	if n > 0 {
+		t.m.batch.Observe(float64(n))
+	}
 	timeout := t.cfg.Timeout
 	if once {
 		timeout = min(timeout, suspectTimeout)

@@ -12,13 +12,41 @@
 // Config.PushWithin. The last is a node that lives but is cut off, for which nobody else waits: what room messages it
 // missed it finds by itself, and direct ones are kept for it until it answers again, 5,000 at most.
 //
-// A user whom a node does not have any more is looked for once again, and is offline if nowhere else.
+// Until then it is tried every second, so that nothing is kept of one that has died.
+//
+// A user whom no node has any more that had them is looked for once again, on every node, the same included: they may
+// have come back to it. Who is on none then is offline. So it is with what was kept for a node that answers again.
+//
+// # The ledger
+//
+// A message is due to each connection of its room or of its users, as many as there are when it reaches their buckets;
+// a direct message whose addressee has none is due to the addressee. Each of these ends in exactly one count, where the
+// end is certain:
+//
+//	delivered   gochat_connect_deliveries_total  written, queued
+//	dropped     gochat_connect_deliveries_total  slow, gone, lost
+//	offline     gochat_deliveries_total          offline
+//	dropped     gochat_deliveries_total          error
+//
+// Connect counts what became of a connection once, however often the message is pushed, whether the answer arrives, and
+// whether a push or a repair brought it. Task counts what never reaches a connection, when the item is done: one that is
+// handed over again is counted the last time.
+//
+// The other outcomes of gochat_deliveries_total are no ends. They are what nodes have answered, push by push: written
+// (with queued), slow and gone, which connect has counted; had, which it had counted before; deferred, which it counts
+// when it has fetched what is missing before it. The messages with which a room's node was passed over are deferred too:
+// the node finds that it missed them.
+//
+// What is still under way is in no count: items in the queue, deferred ones, and those kept for a node. Error is what
+// task gives up without knowing: a node that was passed over may have it, or find it, all the same. So it is with a user
+// who has left a node that did not answer: what it wrote before it was passed over is brought, and counted, once more
+// elsewhere. Counts of a process that is killed go with it, and an item whose acknowledgement was lost is offline twice.
 //
 // # What may be lost
 //
-// Direct messages kept for such a node, if this process ends before it answers: who they are for finds them by the
-// next one of that conversation, or by a resume. A delivery whose form this process does not know is one that the
-// queue sets aside.
+// Direct messages kept for such a node, if this process ends before it answers, or routes cannot be read when their
+// users have left it: who they are for finds them by the next one of that conversation, or by a resume. A delivery whose
+// form this process does not know is one that the queue sets aside.
 package task
 
 import (
@@ -105,7 +133,7 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 		m: &metrics{
 			consumed: with.NewCounter(prometheus.CounterOpts{Name: "gochat_messages_consumed_total", Help: "Messages taken from the queue; one handed over again counts again."}),
 			deliveries: with.NewCounterVec(prometheus.CounterOpts{
-				Name: "gochat_deliveries_total", Help: "Receivers of messages, by what became of them; offline counts addressees without a connection."}, []string{"outcome"}),
+				Name: "gochat_deliveries_total", Help: "Messages that ended here, by outcome offline or error, and receivers by what nodes answered; see the ledger in package task."}, []string{"outcome"}),
 			pushes: with.NewCounterVec(prometheus.CounterOpts{
 				Name: "gochat_pushes_total", Help: "Pushes to nodes, by result."}, []string{"result"}),
 			batch: with.NewHistogram(prometheus.HistogramOpts{
@@ -148,43 +176,59 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 			t.m.queueDelay.Observe(time.Since(d.AcceptedAt).Seconds())
 		}
 	}
-	routes, moved, err := t.bring(ctx, deliveries, contract.Routes{})
-	if err != nil || len(moved) == 0 {
-		return err
+	var e ends
+	moved, err := t.bring(ctx, deliveries, &e)
+	if err == nil && len(moved) > 0 {
+		// Who went between the look at the routes and the push is found by a second look, at the same node too.
+		err = t.bringAgain(ctx, moved, &e)
 	}
-	// Who went elsewhere between the look at the routes and the push is found by a second look, or is offline.
-	_, gone, err := t.bring(ctx, moved, routes)
-	for i := range gone {
-		t.offline(&gone[i], gone[i].Users)
+	if err != nil {
+		return err // what is handed over again is counted then
 	}
-	return err
+	t.end(e)
+	return nil
 }
 
 // delivery is what one item says.
 type delivery struct {
 	contract.Delivery
 	addressee contract.UserID // of a direct message; what others get of it, the sender's further connections, is a courtesy
+	again     bool            // it was looked for once already
 }
 
-// offline counts a message if the one it is addressed to is among those who have no connection.
-func (t *Task) offline(d *delivery, without []contract.UserID) {
+// ends are messages of which nothing more comes, until they are counted.
+type ends struct{ offline, failed int }
+
+// noteOffline notes a message if the one it is addressed to is among those who have no connection.
+func (e *ends) noteOffline(d *delivery, without ...contract.UserID) {
 	if d.Seq > 0 && slices.Contains(without, d.addressee) {
-		t.m.deliveries.WithLabelValues("offline").Inc()
+		e.offline++
 	}
 }
 
-// bring pushes each delivery to the nodes that hold a receiver, but not to those that, by the routes of before, held
-// the user then. It answers the routes that it went by, and the messages to users whom no node had any more, with
-// these alone.
-func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract.Routes) (contract.Routes, []delivery, error) {
+// noteFailed notes a message that is not brought to its room, or to those of its users, on one node.
+func (e *ends) noteFailed(d *contract.Delivery, addressee contract.UserID) {
+	if d.Seq > 0 && (d.Room != 0 || slices.Contains(d.Users, addressee)) {
+		e.failed++
+	}
+}
+
+func (t *Task) end(e ends) {
+	t.m.deliveries.WithLabelValues("offline").Add(float64(e.offline))
+	t.m.deliveries.WithLabelValues("error").Add(float64(e.failed))
+}
+
+// bring pushes each delivery to the nodes that hold a receiver, and answers the messages to users whom no node had any
+// more, with these alone.
+func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]delivery, error) {
 	routes, err := t.lookups.resolve(ctx, deliveries)
 	if err != nil {
-		return contract.Routes{}, nil, err
+		return nil, err
 	}
 	holders := make([]map[contract.UserID]int, len(deliveries)) // how many nodes have the user
 	parcels := make(map[contract.NodeRef]*parcel)
 	for i := range deliveries {
-		holders[i] = t.address(i, &deliveries[i], routes, before, parcels)
+		holders[i] = t.address(i, &deliveries[i], routes, parcels, e)
 	}
 	for node, p := range parcels {
 		t.send(node, p)
@@ -193,9 +237,9 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract
 		select {
 		case <-p.done:
 		case <-ctx.Done():
-			return contract.Routes{}, nil, fmt.Errorf("wait for %s: %w", node, ctx.Err())
+			return nil, fmt.Errorf("wait for %s: %w", node, ctx.Err())
 		}
-		t.account(ctx, node, p)
+		t.account(ctx, node, p, e)
 		for j, of := range p.of {
 			for _, user := range p.absent(j) {
 				holders[of][user]--
@@ -205,7 +249,7 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract
 	var moved []delivery
 	for i, had := range holders {
 		d := deliveries[i]
-		d.Users = nil
+		d.Users, d.again = nil, true
 		for user, n := range had {
 			if n == 0 && d.Seq > 0 {
 				d.Users = append(d.Users, user)
@@ -215,12 +259,21 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, before contract
 			moved = append(moved, d)
 		}
 	}
-	return routes, moved, nil
+	return moved, nil
+}
+
+// bringAgain brings what bring has answered: who is on no node now either is offline.
+func (t *Task) bringAgain(ctx context.Context, moved []delivery, e *ends) error {
+	gone, err := t.bring(ctx, moved, e)
+	for i := range gone {
+		e.noteOffline(&gone[i], gone[i].Users...)
+	}
+	return err
 }
 
 // address puts delivery i into the parcel of each node that holds a receiver, and answers how many nodes hold each
-// user. Who is on none at the first look is offline; at the second, among those who are on none.
-func (t *Task) address(i int, d *delivery, routes, before contract.Routes, parcels map[contract.NodeRef]*parcel) map[contract.UserID]int {
+// user. Who is on none is offline.
+func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[contract.NodeRef]*parcel, e *ends) map[contract.UserID]int {
 	add := func(node contract.NodeRef, one contract.Delivery) {
 		p := parcels[node]
 		if p == nil {
@@ -239,21 +292,17 @@ func (t *Task) address(i int, d *delivery, routes, before contract.Routes, parce
 		}
 		return nil
 	}
-	first := before.Users == nil
 	holders := make(map[contract.UserID]int, len(d.Users))
 	perNode := make(map[contract.NodeRef][]contract.UserID)
 	for _, user := range d.Users {
 		nodes := routes.Users[user]
-		if first && len(nodes) == 0 {
-			t.offline(d, []contract.UserID{user})
+		if len(nodes) == 0 {
+			e.noteOffline(d, user)
 			continue
 		}
-		holders[user] = 0
+		holders[user] = len(nodes)
 		for _, node := range nodes {
-			if !slices.Contains(before.Users[user], node) {
-				perNode[node] = append(perNode[node], user)
-				holders[user]++
-			}
+			perNode[node] = append(perNode[node], user)
 		}
 	}
 	for node, users := range perNode {
@@ -261,7 +310,7 @@ func (t *Task) address(i int, d *delivery, routes, before contract.Routes, parce
 		forNode.Users = users
 		add(node, forNode)
 	}
-	if first && d.Seq > 0 {
+	if !d.again && d.Seq > 0 {
 		t.m.nodes.Observe(float64(len(perNode)))
 	}
 	return holders
@@ -279,22 +328,26 @@ func (p *parcel) absent(j int) []contract.UserID {
 }
 
 // account counts what became of a parcel.
-func (t *Task) account(ctx context.Context, node contract.NodeRef, p *parcel) {
-	if p.err == nil {
+func (t *Task) account(ctx context.Context, node contract.NodeRef, p *parcel, e *ends) {
+	code := contract.CodeOf(p.err)
+	switch code {
+	case "":
 		t.count(p.deliveries, p.results)
 		return
+	case contract.NotFound: // its people are gone, or under another life of it, which repairs its rooms
+		return
 	}
-	dead := contract.CodeOf(p.err) == contract.NotFound // its people are gone, and its routes soon
-	if !dead {
-		t.tel.Log.WarnContext(ctx, "deliveries not brought to a node", "node", node.String(), "deliveries", len(p.deliveries), "err", p.err)
-	}
+	t.tel.Log.WarnContext(ctx, "deliveries not brought to a node", "node", node.String(), "deliveries", len(p.deliveries), "err", p.err)
 	for i := range p.deliveries {
-		if d := &p.deliveries[i]; d.Seq > 0 && (d.Room != 0 || !dead) {
-			t.m.deliveries.WithLabelValues("error").Inc()
+		if d := &p.deliveries[i]; d.Room != 0 && d.Seq > 0 && code == contract.Unavailable {
+			t.m.deliveries.WithLabelValues("deferred").Inc()
+		} else {
+			e.noteFailed(d, p.addressees[i])
 		}
 	}
 }
 
+// count counts what a node has answered.
 func (t *Task) count(deliveries []contract.Delivery, results []contract.PushResult) {
 	var sum contract.PushResult
 	for i, r := range results {
@@ -303,11 +356,15 @@ func (t *Task) count(deliveries []contract.Delivery, results []contract.PushResu
 			sum.Queued += r.Queued
 			sum.Slow += r.Slow
 			sum.Gone += r.Gone
+			sum.Had += r.Had
+			sum.Deferred += r.Deferred
 		}
 	}
 	t.m.deliveries.WithLabelValues("written").Add(float64(sum.Written + sum.Queued))
 	t.m.deliveries.WithLabelValues("slow").Add(float64(sum.Slow))
 	t.m.deliveries.WithLabelValues("gone").Add(float64(sum.Gone))
+	t.m.deliveries.WithLabelValues("had").Add(float64(sum.Had))
+	t.m.deliveries.WithLabelValues("deferred").Add(float64(sum.Deferred))
 }
 
 // errShort means that a node answered less than it was asked.

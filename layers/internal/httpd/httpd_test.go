@@ -234,36 +234,6 @@ func TestDrainClosesConnectionsNeverUsed(t *testing.T) {
 	}
 }
 
-// Connections over which nothing was sent, as browsers open them ahead of need, do not hold up a drain.
-func TestDrainClosesUnusedConnections(t *testing.T) {
-	s, err := New("127.0.0.1:0", http.HandlerFunc(hello), Limits{Drain: time.Second}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	conn := dial(t, s.Addr())
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		s.mu.Lock()
-		known := len(s.fresh)
-		s.mu.Unlock()
-		if known == 1 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the connection is not accepted")
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("got %v, want a full drain", err)
-	}
-	if got, err := io.ReadAll(conn); len(got) != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %q, %v, want the end", got, err)
-	}
-}
-
 // A body that a handler did not read is not taken for the next request.
 func TestUnreadBody(t *testing.T) {
 	addr, _ := start(t, Limits{}, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "<"+r.URL.Path+">") })

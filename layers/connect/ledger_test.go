@@ -1,0 +1,273 @@
+package connect
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testclient"
+	"gochat/layers/internal/testwait"
+)
+
+const dm = contract.Conversation("dm:1:2") // user 2 gets what user 1 says
+
+// pushOne pushes one delivery and answers its result.
+func (n *testNode) pushOne(t testing.TB, d contract.Delivery) contract.PushResult {
+	t.Helper()
+	reply, err := n.Push(t.Context(), &contract.PushRequest{Deliveries: []contract.Delivery{d}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply.Results[0]
+}
+
+func checkResult(t testing.TB, what string, got, want contract.PushResult) {
+	t.Helper()
+	if !slices.Equal(got.Absent, want.Absent) {
+		t.Errorf("%s: absent are %v, want %v", what, got.Absent, want.Absent)
+	}
+	got.Absent, want.Absent = nil, nil
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: got %+v, want %+v", what, got, want)
+	}
+}
+
+var nobodyThere = contract.PushResult{Absent: []contract.UserID{2}}
+
+// slowRoutes are written, but whoever writes the first does not hear of it before release.
+type slowRoutes struct {
+	Routes
+	once             sync.Once
+	written, release chan struct{}
+}
+
+func (r *slowRoutes) wait(changes []contract.RouteChange) {
+	if len(changes) > 0 {
+		r.once.Do(func() { close(r.written); <-r.release })
+	}
+}
+
+func (r *slowRoutes) Replace(ctx context.Context, node contract.NodeRef, present []contract.RouteChange) error {
+	defer r.wait(present)
+	return r.Routes.Replace(ctx, node, present)
+}
+
+func (r *slowRoutes) Apply(ctx context.Context, node contract.NodeRef, changes []contract.RouteChange) error {
+	defer r.wait(changes)
+	return r.Routes.Apply(ctx, node, changes)
+}
+
+// TestAbsentWhileArriving pushes to a user whose route is written, and whose bucket has no connection yet: the node
+// says so, and takes the message when it comes again.
+func TestAbsentWhileArriving(t *testing.T) {
+	logic, s := stocked(nil)
+	routes := &slowRoutes{written: make(chan struct{}), release: make(chan struct{})}
+	n := startNode(t, logic, func(c *Connect) { routes.Routes, c.registrar.routes = c.registrar.routes, routes })
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	c.Send(t, object{"op": 6, "authToken": token(2, 1)})
+	testwait.Receive(t, "the route", routes.written)
+	d := s.add(dm, "x")
+	checkResult(t, "on the way in", n.pushOne(t, d), nobodyThere)
+	close(routes.release)
+	eventually(t, "the user is here", func() bool {
+		here := n.bucketOf(2).ofUser(2)
+		return len(here) == 1 && here[0].authenticated.Load()
+	})
+	checkResult(t, "once more", n.pushOne(t, d), contract.PushResult{Written: 1})
+	awaitSeqs(t, c, dm, 1)
+}
+
+// TestOnlyWhoIsInTheBucketIsHere keeps the bucket from taking a connection, and from letting go of it: for the sequencer
+// the user is not here yet, and not any more.
+func TestOnlyWhoIsInTheBucketIsHere(t *testing.T) {
+	logic, s := stocked(nil)
+	n := startNode(t, logic, nil)
+	d := s.add(dm, "x")
+	absent := func() bool { return len(n.pushOne(t, d).Absent) == 1 }
+	b := n.bucketOf(2)
+
+	c := testclient.WebSocket(t, n.WebSocketAddr())
+	lock := func() (unlock func()) {
+		b.mu.Lock()
+		unlock = sync.OnceFunc(b.mu.Unlock)
+		t.Cleanup(unlock) // else a test that fails does not end
+		return unlock
+	}
+	unlock := lock()
+	c.Send(t, object{"op": 6, "authToken": token(2, 1)})
+	eventually(t, "the route is written", func() bool { return storedRoutes(t, n.routes, n.self)[place{user: 2}] })
+	time.Sleep(50 * time.Millisecond) // enough to see it, if it does not wait for the bucket
+	n.sequencer.mu.Lock()
+	if n.sequencer.users[2] != nil {
+		t.Error("the user is here before the bucket has them")
+	}
+	n.sequencer.mu.Unlock()
+	unlock()
+	eventually(t, "the user is here", func() bool { return !absent() })
+
+	unlock = lock()
+	c.Close()
+	eventually(t, "the user is here no more", absent)
+	unlock()
+}
+
+// hold keeps the user's bucket from working until release.
+func (n *testNode) hold(t testing.TB, user contract.UserID) (release func()) {
+	t.Helper()
+	done := make(chan struct{})
+	n.bucketOf(user).jobs <- &job{done: done}
+	return func() { testwait.Receive(t, "the bucket", done) }
+}
+
+// TestAbsentWhileLeaving has the last connection of a user leave while a push waits for the bucket.
+func TestAbsentWhileLeaving(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		back  bool // before the push has its turn
+		first contract.PushResult
+		then  contract.PushResult // once more, when the user is back
+	}{
+		{"and come back later", false, nobodyThere, contract.PushResult{Written: 1}},
+		{"and be back", true, contract.PushResult{Written: 1}, contract.PushResult{Had: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			logic, s := stocked(nil)
+			n := startNode(t, logic, nil)
+			conn := testclient.WebSocket(t, n.WebSocketAddr())
+			first := hello(t, n, conn, 2, 1)
+			release := n.hold(t, 2)
+			d := s.add(dm, "x")
+			result := make(chan contract.PushResult, 1)
+			go func() {
+				if reply, err := n.Push(context.Background(), &contract.PushRequest{Deliveries: []contract.Delivery{d}}); err == nil {
+					result <- reply.Results[0]
+				}
+			}()
+			eventually(t, "the push waits", func() bool { return len(n.bucketOf(2).jobs) == 1 })
+			again := conn
+			if c.back {
+				again = testclient.WebSocket(t, n.WebSocketAddr())
+				hello(t, n, again, 2, 2)
+			}
+			conn.Close()
+			eventually(t, "the connection has left", func() bool { return !slices.Contains(n.all(), first) })
+			release()
+			checkResult(t, "while leaving", testwait.Receive(t, "the result", result), c.first)
+			if !c.back {
+				again = testclient.WebSocket(t, n.WebSocketAddr())
+				hello(t, n, again, 2, 2)
+			}
+			checkResult(t, "once more", n.pushOne(t, d), c.then)
+			awaitSeqs(t, again, dm, 1)
+			if got := n.metric(t, "gochat_connect_deliveries_total"); got != 1 {
+				t.Errorf("%v counted, want the one that was written", got)
+			}
+		})
+	}
+}
+
+// TestEachIsCountedOnce pushes to one user whatever may happen to a message: each ends in one count.
+func TestEachIsCountedOnce(t *testing.T) {
+	for _, conversation := range []contract.Conversation{"room:1", dm} {
+		t.Run(string(conversation), func(t *testing.T) {
+			logic, s := stocked(nil)
+			n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+			conn := member(t, n, 2)
+			var all []contract.Delivery
+			for range 4 {
+				all = append(all, s.add(conversation, "x"))
+			}
+			checkResult(t, "the first", n.pushOne(t, all[0]), contract.PushResult{Written: 1})
+			checkResult(t, "twice", n.pushOne(t, all[0]), contract.PushResult{Had: 1})
+			checkResult(t, "what skips ahead", n.pushOne(t, all[3]), contract.PushResult{Deferred: 1})
+			awaitSeqs(t, conn, conversation, 1, 2, 3, 4)
+			checkResult(t, "what was overtaken", n.pushOne(t, all[1]), contract.PushResult{Had: 1})
+			checkResult(t, "what was deferred", n.pushOne(t, all[3]), contract.PushResult{Had: 1})
+			checkResult(t, "what follows", n.pushOne(t, s.add(conversation, "x")), contract.PushResult{Written: 1})
+			checkResult(t, "a notice", n.pushOne(t, note(conversation, 0, "x")), contract.PushResult{Written: 1})
+			if got := n.metric(t, "gochat_connect_deliveries_total", "written"); got != 5 {
+				t.Errorf("%v counted as written, want 5 messages and no notice", got)
+			}
+			if got := n.metric(t, "gochat_connect_deliveries_total"); got != 5 {
+				t.Errorf("%v counted, want 5", got)
+			}
+		})
+	}
+}
+
+// TestCountedThoughNobodyWaits ends the context of a push before its bucket has done its part.
+func TestCountedThoughNobodyWaits(t *testing.T) {
+	logic, s := stocked(nil)
+	n := startNode(t, logic, nil)
+	conn := testclient.WebSocket(t, n.WebSocketAddr())
+	hello(t, n, conn, 2, 1)
+	release := n.hold(t, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d := s.add(dm, "x")
+	if _, err := n.Push(ctx, &contract.PushRequest{Deliveries: []contract.Delivery{d}}); err == nil {
+		t.Error("a push that nobody waits for is answered")
+	}
+	release()
+	checkResult(t, "tried again", n.pushOne(t, d), contract.PushResult{Had: 1})
+	if got := n.metric(t, "gochat_connect_deliveries_total", "written"); got != 1 {
+		t.Errorf("%v counted as written, want 1", got)
+	}
+}
+
+// TestGoneWhileDeferred has a user leave to whom messages are deferred, which logic does not give yet.
+func TestGoneWhileDeferred(t *testing.T) {
+	logic, s := stocked(nil)
+	logic.deliveries = func(ctx context.Context, _ *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Timeout = 200 * time.Millisecond })
+	conn := member(t, n, 2)
+	for _, push := range []bool{true, false, true, true, true} {
+		if d := s.add(dm, "x"); push {
+			n.pushOne(t, d)
+		}
+	}
+	checkResult(t, "twice", n.pushOne(t, note(dm, 5, "x")), contract.PushResult{Deferred: 1})
+	conn.Close()
+	eventually(t, "the deferred are counted", func() bool { return n.metric(t, "gochat_connect_deliveries_total", "gone") == 3 })
+	if got := n.metric(t, "gochat_connect_deliveries_total"); got != 4 {
+		t.Errorf("%v counted, want the one written and 3 gone", got)
+	}
+}
+
+// TestRepairRefused has logic refuse what is missing: the conversation goes on, and the slot is free.
+func TestRepairRefused(t *testing.T) {
+	for _, code := range []contract.Code{contract.NotFound, contract.Forbidden, contract.BadRequest} {
+		for _, conversation := range []contract.Conversation{"room:1", dm} {
+			t.Run(fmt.Sprint(code, " ", conversation), func(t *testing.T) {
+				logic, s := stocked(nil)
+				var asked atomic.Int32
+				logic.deliveries = func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					asked.Add(1)
+					return nil, contract.Errorf(code, "refused by the test")
+				}
+				n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+				conn := member(t, n, 2)
+				n.push(t, s.add(conversation, "pushed"))
+				s.add(conversation, "missed")
+				n.push(t, s.add(conversation, "skips ahead"))
+				eventually(t, "the repair is given up", func() bool { return n.metric(t, "gochat_repairs_abandoned_total") == 1 })
+				n.push(t, s.add(conversation, "goes on"))
+				awaitSeqs(t, conn, conversation, 1, 4)
+				if got := asked.Load(); got != 1 {
+					t.Errorf("asked %d times, want once", got)
+				}
+				if got := n.metric(t, "gochat_connect_deliveries_total", "lost"); got != 2 {
+					t.Errorf("%v counted as lost, want the missed and the deferred", got)
+				}
+			})
+		}
+	}
+}
