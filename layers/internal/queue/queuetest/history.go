@@ -98,6 +98,7 @@ type instance struct {
 
 func (l *life) live(steps history) {
 	l.t.Helper()
+	l.t.Logf("history: %v", steps)
 	for _, s := range steps {
 		switch s {
 		case publishing:
@@ -118,9 +119,6 @@ func (l *life) live(steps history) {
 		l.join()
 	}
 	l.r.wait(l.t, len(l.keys())*l.published)
-	if l.t.Failed() {
-		l.t.Logf("history: %v", steps)
-	}
 	for len(l.running) > 0 {
 		l.end(false)
 	}
