@@ -46,7 +46,7 @@ check: page ## formatting, vet, staticcheck, types of the page
 
 .PHONY: faults
 faults: setup page ## kill every part under load; FAULTS_SEED and FAULTS_ROUNDS go through it again, or longer
-	go test -race -count=1 -v -timeout 30m -run 'TestFaults|TestRedisWiped|TestQueueAway|TestReconnectStorm' ./layers
+	go test -race -count=1 -v -timeout 30m -run 'TestFaults|TestUpKilled|TestRedisWiped|TestQueueAway|TestReconnectStorm' ./layers
 
 .PHONY: screenshot
 screenshot: page ## make the README's picture of the page anew

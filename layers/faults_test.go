@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"gochat/e2e/checker"
 	"gochat/e2e/load"
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/queue"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
 	"gochat/observability"
@@ -29,28 +31,51 @@ type faulty struct {
 	t       *testing.T
 	redis   *testdeps.RedisServer
 	store   *store.Store
+	queue   queue.Queue // nil if it cannot be reached from outside
 	parts   []victim
 	nodes   []*running // as they are now
 	address load.Addresses
 }
 
-func newFaulty(t *testing.T, change func(*Config)) *faulty {
+// broker starts what the queue of that driver is on.
+func broker(t *testing.T, driver string) (url string, v victim) {
 	t.Helper()
-	f := &faulty{t: t}
+	switch driver {
+	case DriverRabbitMQ:
+		b := testdeps.RabbitMQ(t)
+		return b.URL(), victim{"RabbitMQ", b.Kill, b.Start}
+	case DriverKafka:
+		b := testdeps.Kafka(t)
+		return b.URL(), victim{"kfake, instead of Kafka", b.Stop, b.Start}
+	default:
+		b := keepingRedis(t)
+		return "redis://" + b.Addr() + "/0", victim{"the queue's Redis", b.Kill, b.Start}
+	}
+}
+
+// keepingRedis has what it was told again when it is killed and started.
+func keepingRedis(t *testing.T) *testdeps.RedisServer {
+	t.Helper()
+	return testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+}
+
+// newFaulty is a system whose queue is at the URL; without one, on the Redis of the sessions.
+func newFaulty(t *testing.T, driver, url string, more ...victim) *faulty {
+	t.Helper()
+	f := &faulty{t: t, parts: more}
 	etcd := testdeps.Etcd(t)
-	f.redis = testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	f.redis = keepingRedis(t)
 	postgres := testdeps.StartPostgres(t)
 	b := migrated(t, backend{name: "faulty", etcd: etcd.Endpoint(), redis: f.redis.Addr(), database: postgres.URL})
-	var err error
-	if f.store, err = store.Open(store.Config{URL: b.database}, observability.Discard()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.store.Close() })
+	f.openStore(b.database)
 	cfg := b.config()
 	cfg.Connect.Repair = time.Second
-	if change != nil {
-		change(&cfg)
+	cfg.Queue.Driver, cfg.Queue.URL = driver, url
+	var err error
+	if f.queue, err = cfg.Queue.open(cfg.Redis, nil, observability.Discard()); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = f.queue.Close() })
 	f.parts = append(f.parts,
 		victim{"Redis", f.redis.Kill, f.redis.Start},
 		victim{"PostgreSQL", func() { postgres.Kill(t) }, func() { postgres.Start(t) }},
@@ -63,25 +88,51 @@ func newFaulty(t *testing.T, change func(*Config)) *faulty {
 	return f
 }
 
+// newFaultyUp is a system of one process, with all that it needs in it and its data in one directory.
+func newFaultyUp(t *testing.T) *faulty {
+	t.Helper()
+	f := &faulty{t: t}
+	cfg, dir := upConfig(), t.TempDir()
+	cfg.Connect.Repair = time.Second
+	f.addNode("up", node{DataDir: dir, Config: cfg})
+	f.openStore("sqlite:" + filepath.Join(dir, "gochat.db"))
+	return f
+}
+
+// openStore opens the system's database, to look into it.
+func (f *faulty) openStore(url string) {
+	f.t.Helper()
+	var err error
+	if f.store, err = store.Open(store.Config{URL: url}, observability.Discard()); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = f.store.Close() })
+}
+
 // add starts a process of one layer; it comes back at the same addresses.
 func (f *faulty) add(cfg Config, layer string) {
 	f.t.Helper()
-	now := spawn(f.t, cfg, layer)
+	f.addNode(fmt.Sprint(layer, " ", len(f.nodes)%2+1), node{Layers: []string{layer}, Config: cfg})
+}
+
+func (f *faulty) addNode(name string, n node) {
+	f.t.Helper()
+	now := n.spawn(f.t)
 	at := len(f.nodes)
 	f.nodes = append(f.nodes, now)
-	switch layer {
-	case contract.LayerAPI:
-		cfg.API.Listen = now.API
+	if now.API != "" {
+		n.Config.API.Listen = now.API
 		f.address.API = append(f.address.API, now.API)
-	case contract.LayerConnect:
-		cfg.Connect.WebSocket.Listen, cfg.Connect.TCP.Listen = now.WebSocket, now.TCP
+	}
+	if now.WebSocket != "" {
+		n.Config.Connect.WebSocket.Listen, n.Config.Connect.TCP.Listen = now.WebSocket, now.TCP
 		f.address.WebSocket = append(f.address.WebSocket, now.WebSocket)
 		f.address.TCP = append(f.address.TCP, now.TCP...)
 	}
 	f.parts = append(f.parts, victim{
-		name:     fmt.Sprint(layer, " ", at%2+1),
+		name:     name,
 		kill:     func() { f.nodes[at].kill() },
-		startNew: func() { f.nodes[at] = spawn(f.t, cfg, layer) },
+		startNew: func() { f.nodes[at] = n.spawn(f.t) },
 	})
 }
 
@@ -115,7 +166,7 @@ func (f *faulty) settle(people *load.Crowd) {
 	lacking := people.Lacking(within)
 	cancelWait()
 	if len(lacking) > 0 {
-		f.t.Errorf("not repaired while connected: %d, as %s", len(lacking), lacking[0])
+		f.t.Errorf("not repaired while connected: %d\n%s", len(lacking), strings.Join(lacking[:min(len(lacking), 20)], "\n"))
 	}
 	if err := people.Resync(ctx); err != nil {
 		f.t.Error(err)
@@ -123,6 +174,8 @@ func (f *faulty) settle(people *load.Crowd) {
 	if violations := people.Checker.Verify(); len(violations) > 0 {
 		f.t.Errorf("%s", checker.Report(violations))
 	}
+	// What the queue has not brought is repaired, so it would not be missed.
+	eventually(f.t, "nothing waits in the outbox and in the queue", func() bool { return f.outbox() == 0 && f.depth() == 0 })
 	sends, acknowledged, received := people.Checker.Count()
 	f.t.Logf("%d messages sent, %d acknowledged, %d received, %d sends tried again", sends, acknowledged, received, people.Retries())
 	if acknowledged < 100 || received < 10*acknowledged/4 {
@@ -149,14 +202,29 @@ func rounds(otherwise int) int {
 }
 
 // TestFaults kills every part of a system in turn, at random moments, while people chat: nothing that was
-// acknowledged is lost, doubled, out of order or in another's name.
+// acknowledged is lost, doubled, out of order or in another's name. In place of Kafka there is kfake, in this process,
+// which can only be closed.
 func TestFaults(t *testing.T) {
-	f := newFaulty(t, nil)
-	f.killInTurn(seed(t), rounds(20), f.parts)
+	t.Run(DriverRedis, func(t *testing.T) {
+		newFaulty(t, DriverRedis, "").killInTurn(seed(t), rounds(20))
+	})
+	for _, driver := range []string{DriverRabbitMQ, DriverKafka} {
+		t.Run(driver, func(t *testing.T) {
+			url, itself := broker(t, driver)
+			newFaulty(t, driver, url, itself).killInTurn(seed(t), rounds(20))
+		})
+	}
 }
 
-// killInTurn kills parts while people chat, and starts each again.
-func (f *faulty) killInTurn(seed uint64, rounds int, parts []victim) {
+// TestUpKilled kills everything at once, again and again: `gochat up`, whose etcd, Redis and SQLite are in the process.
+// Sessions and the queue die with it, and it comes back on the same directory.
+func TestUpKilled(t *testing.T) {
+	newFaultyUp(t).killInTurn(seed(t), rounds(6))
+}
+
+// killInTurn kills parts while people chat, and starts each again: every part once, in random order, before any a
+// second time.
+func (f *faulty) killInTurn(seed uint64, rounds int) {
 	f.t.Helper()
 	random := rand.New(rand.NewPCG(seed, 1))
 	ctx, cancel := context.WithCancel(f.t.Context())
@@ -170,10 +238,12 @@ func (f *faulty) killInTurn(seed uint64, rounds int, parts []victim) {
 	var order []int
 	for range rounds {
 		if len(order) == 0 {
-			order = random.Perm(len(parts))
+			order = random.Perm(len(f.parts))
 		}
-		p := parts[order[0]]
+		p := f.parts[order[0]]
 		order = order[1:]
+		_, before, _ := people.Checker.Count()
+		eventually(f.t, "people chat", func() bool { _, now, _ := people.Checker.Count(); return now >= before+20 })
 		time.Sleep(moment(time.Second))
 		f.t.Logf("%s: kill %s", time.Since(start).Round(time.Millisecond), p.name)
 		p.kill()
@@ -187,7 +257,7 @@ func (f *faulty) killInTurn(seed uint64, rounds int, parts []victim) {
 // TestRedisWiped empties Redis while people chat. Sessions are gone and people log in again; no message is lost and
 // no seq moves back.
 func TestRedisWiped(t *testing.T) {
-	f := newFaulty(t, nil)
+	f := newFaulty(t, DriverRedis, "")
 	s := seed(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	people := f.crowd(ctx, s)
@@ -218,12 +288,15 @@ func (f *faulty) logs() string {
 // TestQueueAway takes the queue away for half a minute while people chat: what they send is accepted and stays in
 // the outbox, and all of it comes, in order, when the queue is back.
 func TestQueueAway(t *testing.T) {
-	broker := testdeps.Redis(t, "--appendonly", "yes", "--appendfsync", "everysec")
-	f := newFaulty(t, func(c *Config) { c.Queue.URL = "redis://" + broker.Addr() + "/0" })
-	f.queueAway(broker.Kill, broker.Start)
+	for _, driver := range []string{DriverRedis, DriverRabbitMQ, DriverKafka} {
+		t.Run(driver, func(t *testing.T) {
+			url, itself := broker(t, driver)
+			newFaulty(t, driver, url).queueAway(itself)
+		})
+	}
 }
 
-func (f *faulty) queueAway(kill, start func()) {
+func (f *faulty) queueAway(broker victim) {
 	f.t.Helper()
 	const away = 30 * time.Second
 	ctx, cancel := context.WithCancel(f.t.Context())
@@ -233,7 +306,7 @@ func (f *faulty) queueAway(kill, start func()) {
 	defer cancel()
 	time.Sleep(time.Second)
 	_, before, _ := people.Checker.Count()
-	kill()
+	broker.kill()
 	time.Sleep(away)
 	_, after, _ := people.Checker.Count()
 	waiting := f.outbox()
@@ -241,9 +314,8 @@ func (f *faulty) queueAway(kill, start func()) {
 	if after-before < 200 || waiting < int64(after-before)*9/10 {
 		f.t.Error("want messages to be accepted all the time, and to wait in the outbox")
 	}
-	start()
+	broker.startNew()
 	f.settle(people)
-	eventually(f.t, "the outbox is empty", func() bool { return f.outbox() == 0 })
 }
 
 // outbox answers how many rows wait in it.
@@ -254,4 +326,21 @@ func (f *faulty) outbox() int64 {
 		f.t.Fatal(err)
 	}
 	return n
+}
+
+// depth is how many items wait in the queue, if it can be reached; not 0 while it does not say.
+func (f *faulty) depth() (sum int64) {
+	if f.queue == nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(f.t.Context(), load.Patience)
+	defer cancel()
+	stats, err := f.queue.Stats(ctx)
+	if err != nil {
+		return -1
+	}
+	for _, p := range stats.Partitions {
+		sum += p.Depth
+	}
+	return sum
 }

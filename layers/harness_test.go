@@ -28,10 +28,11 @@ import (
 // nodeVariable holds the configuration of a process of layers: set, this test binary is that process.
 const nodeVariable = "LAYERS_TEST_NODE"
 
-// node is what a process of layers is told.
+// node is what a process of layers is told: to run some, or, with a data directory, to be up.
 type node struct {
-	Layers []string
-	Config Config
+	Layers  []string
+	DataDir string
+	Config  Config
 }
 
 func TestMain(m *testing.M) {
@@ -59,9 +60,15 @@ func beNode(told string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test that holds the other end
 		stop()
 	}()
-	err := Run(ctx, n.Config, Options{Layers: n.Layers, Log: os.Stderr, Ready: func(a Addresses) {
+	o := Options{Layers: n.Layers, Log: os.Stderr, Ready: func(a Addresses) {
 		_ = json.NewEncoder(os.Stdout).Encode(a) // a test that does not read it fails for lack of it
-	}})
+	}}
+	var err error
+	if n.DataDir != "" {
+		err = Up(ctx, n.Config, UpOptions{Options: o, DataDir: n.DataDir})
+	} else {
+		err = Run(ctx, n.Config, o)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -185,7 +192,12 @@ func startWith(t testing.TB, run func(context.Context, Options) error) *running 
 // spawn runs layers in a process of their own, which can be killed.
 func spawn(t testing.TB, cfg Config, chosen ...string) *running {
 	t.Helper()
-	told, err := json.Marshal(node{chosen, cfg})
+	return node{Layers: chosen, Config: cfg}.spawn(t)
+}
+
+func (n node) spawn(t testing.TB) *running {
+	t.Helper()
+	told, err := json.Marshal(n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,11 @@ func (c QueueConfig) checkURL(scheme, want string) error {
 	return config.Invalid("url", "(not shown)", want)
 }
 
-// open makes an instance of the driver. An instance that only publishes has no owner; Kafka's needs none.
+// owned says whether instances read the partitions that a queue.Ownership gives them. Kafka's consumer group divides
+// them itself.
+func (c QueueConfig) owned() bool { return c.Driver != DriverKafka }
+
+// open makes an instance of the driver. One that only publishes, or whose partitions are not owned, has no owner.
 func (c QueueConfig) open(shared session.Config, owner queue.Ownership, tel observability.Telemetry) (queue.Queue, error) {
 	switch c.Driver {
 	case DriverRabbitMQ:

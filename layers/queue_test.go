@@ -1,9 +1,12 @@
 package layers
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
 	"gochat/observability"
 )
@@ -45,5 +48,72 @@ func TestQueueDrivers(t *testing.T) {
 				t.Errorf("close: %v", err)
 			}
 		})
+	}
+}
+
+// TestTaskOnEachQueue: the task layer reads every partition of every driver, and what it cannot handle is found where
+// operators look. etcd says who reads a partition, unless the driver needs nobody to.
+func TestTaskOnEachQueue(t *testing.T) {
+	for driver, owned := range map[string]float64{DriverRedis: 16, DriverRabbitMQ: 16, DriverKafka: 0} {
+		t.Run(driver, func(t *testing.T) {
+			cfg := embeddedBackend(t).config()
+			cfg.Queue.Driver = driver
+			cfg.Queue.URL, _ = broker(t, driver)
+			cfg.Queue.Partitions = 16
+			r := start(t, cfg, contract.LayerTask)
+			publishToAll(t, cfg, "no delivery")
+			var aside []AsideItem
+			eventually(t, "an item of each partition is set aside", func() bool {
+				var err error
+				aside, err = QueueAside(t.Context(), cfg, 100)
+				return err == nil && len(aside) >= cfg.Queue.Partitions
+			})
+			found := make(map[int]bool)
+			for _, a := range aside {
+				found[a.Partition] = true
+				if queue.Partition(a.Key, cfg.Queue.Partitions) != a.Partition || string(a.Body) != "no delivery" ||
+					a.Headers[contract.HeaderTraceparent] == "" || !strings.Contains(a.Reason, "delivery") || a.At.IsZero() {
+					t.Errorf("set aside: %+v", a)
+				}
+			}
+			if len(found) != cfg.Queue.Partitions {
+				t.Errorf("items of %d partitions, want all %d", len(found), cfg.Queue.Partitions)
+			}
+			if some, err := QueueAside(t.Context(), cfg, 3); err != nil || len(some) != 3 || some[0].At.Before(some[2].At) {
+				t.Errorf("the last three are %+v (%v)", some, err)
+			}
+			if got := metric(t, r, "gochat_discovery_owned", `name="deliveries"`); got != owned {
+				t.Errorf("%v partitions are owned by way of etcd, want %v", got, owned)
+			}
+			if looks := metric(t, r, "gochat_discovery_nodes", `of="task"`) > 0; looks != (owned > 0) {
+				t.Errorf("it looks for other tasks: %v", looks)
+			}
+			if ok, reasons := readiness(r.Admin); !ok {
+				t.Errorf("not ready: %v", reasons)
+			}
+		})
+	}
+}
+
+// publishToAll publishes the body once to each partition.
+func publishToAll(t *testing.T, cfg Config, body string) {
+	t.Helper()
+	q, err := cfg.Queue.open(cfg.Redis, nil, observability.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make(map[int]string)
+	for i := 1; len(keys) < cfg.Queue.Partitions; i++ {
+		key := fmt.Sprint("room:", i)
+		keys[queue.Partition(key, cfg.Queue.Partitions)] = key
+	}
+	var items []queue.Item
+	for _, key := range keys {
+		items = append(items, queue.Item{
+			Key: key, Body: []byte(body), Headers: map[string]string{contract.HeaderTraceparent: "00-" + strings.Repeat("ab", 16) + "-" + strings.Repeat("cd", 8) + "-01"},
+		})
+	}
+	if err := errors.Join(q.Publish(t.Context(), items), q.Close()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/ids"
+	"gochat/layers/internal/queue"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/store"
 	"gochat/layers/logic"
@@ -169,10 +170,6 @@ func (p *process) startTask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tasks, err := p.view(ctx, contract.LayerTask)
-	if err != nil {
-		return err
-	}
 	routes, err := p.sessions(ctx, contract.LayerTask, tel)
 	if err != nil {
 		return err
@@ -185,7 +182,11 @@ func (p *process) startTask(ctx context.Context) error {
 	if err := p.makeKnown(ctx, contract.LayerTask, p.bound.Admin); err != nil {
 		return err
 	}
-	q, err := p.queue(ctx, contract.LayerTask, p.member.Partitions("deliveries", tasks), tel)
+	owner, err := p.partitions(ctx)
+	if err != nil {
+		return err
+	}
+	q, err := p.queue(ctx, contract.LayerTask, owner, tel)
 	if err != nil {
 		return err
 	}
@@ -196,6 +197,18 @@ func (p *process) startTask(ctx context.Context) error {
 	// Before the task drains: the others take its partitions while it does.
 	p.life.closing("task registration", p.leave(contract.LayerTask, 0))
 	return nil
+}
+
+// partitions divides the queue's among the task nodes, for the drivers that have somebody else do so.
+func (p *process) partitions(ctx context.Context) (queue.Ownership, error) {
+	if !p.cfg.Queue.owned() {
+		return nil, nil
+	}
+	tasks, err := p.view(ctx, contract.LayerTask)
+	if err != nil {
+		return nil, err
+	}
+	return p.member.Partitions("deliveries", tasks), nil
 }
 
 // makeKnown registers a layer that no other layer calls, at the address where people find it.

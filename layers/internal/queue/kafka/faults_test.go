@@ -124,7 +124,7 @@ func TestPublishingAfterAnOutageKeepsOrder(t *testing.T) {
 	b := start(t)
 	q := b.open(t)
 	must(t, q.Publish(t.Context(), items("k", "0")))
-	b.stop()
+	b.Stop()
 	for range 5 {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		if err := q.Publish(ctx, items("k", "1", "2")); err == nil {
@@ -132,7 +132,7 @@ func TestPublishingAfterAnOutageKeepsOrder(t *testing.T) {
 		}
 		cancel()
 	}
-	b.start()
+	b.StartElsewhere()
 	must(t, q.Publish(t.Context(), items("k", "3")))
 	must(t, q.Publish(t.Context(), items("k", "1", "2", "3", "4")))
 	r := &received{}

@@ -3,9 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 
 	"gochat/layers/internal/queue"
 	"gochat/layers/internal/queue/kafka"
+	"gochat/layers/internal/testdeps"
 	"gochat/observability"
 )
 
@@ -42,60 +41,16 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// broker is franz-go's imitation of a cluster. It keeps what it holds over its lives, and in every other of them it is
-// at other addresses.
-type broker struct {
-	t       testing.TB
-	options []kfake.Opt
-	ports   [2][]int
-	life    int
-	*kfake.Cluster
-}
+// broker is franz-go's imitation of a cluster. In every other of its lives it is at other addresses.
+type broker struct{ *testdeps.KafkaCluster }
 
 func start(t testing.TB, options ...kfake.Opt) *broker {
-	b := &broker{t: t, options: append(options,
-		kfake.DataDir(t.TempDir()),
-		kfake.GroupMinSessionTimeout(100*time.Millisecond),
-	)}
-	for i := range b.ports {
-		b.ports[i] = freePorts(t, 2)
-	}
-	b.start()
-	t.Cleanup(func() { b.Cluster.Close() })
-	return b
-}
-
-func (b *broker) start() {
-	var err error
-	b.Cluster, err = kfake.NewCluster(append(slices.Clone(b.options), kfake.NumBrokers(2), kfake.Ports(b.ports[b.life%2]...))...)
-	must(b.t, err)
-	b.life++
-}
-
-func (b *broker) stop() { b.Cluster.Close() }
-
-// seeds are one address of each kind of life.
-func (b *broker) seeds() []string {
-	var all []string
-	for _, ports := range b.ports {
-		all = append(all, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])))
-	}
-	return all
-}
-
-func freePorts(t testing.TB, n int) (ports []int) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
+	return &broker{testdeps.Kafka(t, append(options, kfake.GroupMinSessionTimeout(100*time.Millisecond))...)}
 }
 
 func (b *broker) config() kafka.Config {
 	cfg := kafka.DefaultConfig()
-	cfg.Brokers, cfg.Partitions, cfg.MaxItems, cfg.Batch = b.seeds(), partitions, bound, 32
+	cfg.Brokers, cfg.Partitions, cfg.MaxItems, cfg.Batch = b.Addrs(), partitions, bound, 32
 	cfg.Drain, cfg.Session = 3*time.Second, time.Second
 	return cfg
 }

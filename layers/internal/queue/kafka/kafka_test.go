@@ -14,8 +14,8 @@ func TestKafka(t *testing.T) {
 			Partitions: partitions,
 			Bound:      bound,
 			New:        func(t *testing.T) queue.Queue { return b.open(t) },
-			Stop:       func(*testing.T) { b.stop() },
-			Start:      func(*testing.T) { b.start() },
+			Stop:       func(*testing.T) { b.Stop() },
+			Start:      func(*testing.T) { b.StartElsewhere() },
 		}
 	})
 }

@@ -149,6 +149,76 @@ func testHandlerError(t *testing.T, h Harness) {
 	}
 }
 
+// What no handler was given comes for the first time, whatever became of those who were given what is before it.
+func testFirst(t *testing.T, h Harness) {
+	const until = 6
+	for _, c := range []struct {
+		name string
+		ends func(q queue.Queue, c *consumer) // while the handler runs
+	}{
+		{"a refusal", nil},
+		{"a drain", func(_ queue.Queue, c *consumer) { c.cancel() }},
+		{"a death", func(q queue.Queue, _ *consumer) { _ = q.Close() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			key := h.keys(c.name)[0]
+			publisher, first := h.open(t), h.open(t)
+			publish(t, publisher, numbered(key, 1, 3)...)
+			entered, release := make(chan map[int]bool, 1), make(chan struct{})
+			var refuse sync.Once
+			var mu sync.Mutex
+			attempts := make(map[int]int) // by number, when it was given after the refusal
+			handle := func(_ context.Context, items []queue.Item) error {
+				var err error
+				refuse.Do(func() {
+					handed := make(map[int]bool)
+					for _, it := range items {
+						handed[number(it)] = true
+					}
+					entered <- handed
+					<-release
+					err = errors.New("refused by the test")
+				})
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, it := range items {
+					if _, seen := attempts[number(it)]; !seen {
+						attempts[number(it)] = it.Attempt
+					}
+				}
+				return nil
+			}
+			consumer := consume(t, first, handle)
+			handed := testwait.Receive(t, "the handler runs", entered)
+			publish(t, publisher, numbered(key, 4, until)...)
+			if c.ends != nil {
+				c.ends(first, consumer)
+				close(release)
+				consumer.stop()
+				consume(t, h.open(t), handle)
+			} else {
+				close(release)
+			}
+			eventually(t, "all items come", func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(attempts) == until
+			})
+			for n := 1; n <= until; n++ {
+				switch got := attempts[n]; {
+				case handed[n] && got < 2:
+					t.Errorf("item %d was refused: attempt %d, want more than 1", n, got)
+				case !handed[n] && got != 1 && (c.ends == nil || !h.ReadsAhead):
+					t.Errorf("item %d was never handed over: attempt %d, want 1", n, got)
+				}
+			}
+		})
+	}
+}
+
 // A consumer whose connections are gone while its handler works has died, as far as the broker can tell.
 func testDeath(t *testing.T, h Harness) {
 	const keys, each = 8, 20

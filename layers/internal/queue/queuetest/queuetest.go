@@ -2,6 +2,7 @@
 package queuetest
 
 import (
+	"fmt"
 	"testing"
 
 	"gochat/layers/internal/queue"
@@ -19,6 +20,8 @@ type Harness struct {
 	// ReaderKnows is true if the broker does not tell what was read and how old the oldest item is. Then the instance
 	// that reads a partition tells, and to others Depth is what nobody has read, Pending and OldestAge are 0.
 	ReaderKnows bool
+	// ReadsAhead is true if Attempt counts the readers that have had an item, whether or not they handed it over.
+	ReadsAhead bool
 	// Stop makes the broker unreachable, Start makes it reachable again with what it held, perhaps at another
 	// address that the instances can find. Both are nil if the broker cannot.
 	Stop, Start func(t *testing.T)
@@ -37,6 +40,7 @@ func Exercise(t *testing.T, factory func(t *testing.T) Harness) {
 		{"order within a key", true, testOrder},
 		{"partitions do not wait for each other", true, testIndependence},
 		{"a handler's error", true, testHandlerError},
+		{"what was not handed over", true, testFirst},
 		{"a consumer dies", true, testDeath},
 		{"consumers come and go", true, testRebalance},
 		{"whatever consumers do", true, testHistories},
@@ -61,6 +65,19 @@ func (h Harness) open(t *testing.T) queue.Queue {
 	q := h.New(t)
 	t.Cleanup(func() { _ = q.Close() })
 	return q
+}
+
+// keys are one of each partition, with that prefix.
+func (h Harness) keys(prefix string) []string {
+	all := make([]string, h.Partitions)
+	for i, missing := 0, h.Partitions; missing > 0; i++ {
+		key := fmt.Sprint(prefix, i)
+		if p := queue.Partition(key, h.Partitions); all[p] == "" {
+			all[p] = key
+			missing--
+		}
+	}
+	return all
 }
 
 // keyIn is a key of the partition.

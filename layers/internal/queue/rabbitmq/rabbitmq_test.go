@@ -25,7 +25,7 @@ type broker struct {
 
 func startBroker(t *testing.T) *broker {
 	b := &broker{RabbitMQServer: testdeps.RabbitMQ(t)}
-	for i := range 28 {
+	for i := range 29 {
 		b.prefixes = append(b.prefixes, fmt.Sprintf("test%d", i))
 		q := open(t, b.with(b.prefixes[i]), nil)
 		if _, err := q.Stats(t.Context()); err != nil {
@@ -72,7 +72,7 @@ func open(t testing.TB, cfg rabbitmq.Config, owners queue.Ownership) *rabbitmq.Q
 func (b *broker) harness(t *testing.T) queuetest.Harness {
 	cfg, owners := b.config(t), queuetest.NewOwners()
 	return queuetest.Harness{
-		Partitions: cfg.Partitions, Bound: cfg.MaxItems, ReaderKnows: true,
+		Partitions: cfg.Partitions, Bound: cfg.MaxItems, ReaderKnows: true, ReadsAhead: true,
 		New:  func(t *testing.T) queue.Queue { return open(t, cfg, owners) },
 		Stop: func(*testing.T) { b.Kill() },
 		Start: func(*testing.T) {
