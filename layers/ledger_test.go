@@ -298,10 +298,32 @@ func (b *books) ConversationHeads(_ context.Context, r *contract.ConversationHea
 	return reply, nil
 }
 
+func (b *books) DirectHeads(_ context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	reply := &contract.DirectHeadsReply{}
+	for _, u := range r.Users {
+		for conversation, stored := range b.stored {
+			parties, _ := conversation.Parse()
+			if n := len(stored); n > 0 && (parties.Low == u.User || parties.High == u.User) && !stored[n-1].AcceptedAt.Before(u.Since) {
+				reply.Heads = append(reply.Heads, contract.UserHead{User: u.User, Conversation: conversation, Last: int64(n)})
+			}
+		}
+	}
+	return reply, nil
+}
+
 func (b *books) Deliveries(_ context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	stored := b.stored[r.Conversation][r.After:]
+	stored := b.stored[r.Conversation]
+	after := r.After
+	for i := range stored {
+		if !r.Since.IsZero() && stored[i].Seq < r.Before && stored[i].AcceptedAt.Before(r.Since) {
+			after = stored[i].Seq
+		}
+	}
+	stored = stored[after:]
 	return &contract.DeliveriesReply{Deliveries: slices.Clone(stored[:min(len(stored), r.Limit)])}, nil
 }
 

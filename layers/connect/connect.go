@@ -33,6 +33,7 @@ type Logic interface {
 	History(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
 	Heads(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
 	ConversationHeads(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error)
+	DirectHeads(context.Context, *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error)
 	Deliveries(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error)
 	Inbox(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
 	MarkRead(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
@@ -341,9 +342,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
 	for i := range deliveries {
 		d := &delivery{Delivery: &deliveries[i], frame: newFrame(deliveries[i].Frame)}
-		if number, own := strings.CutPrefix(string(d.Except), c.instance); own {
-			d.except, _ = strconv.ParseUint(number, 10, 64) // 0 excepts nobody
-		}
+		d.except = c.excepted(d.Except)
 		p.deliveries[i] = d
 	}
 	done := make(chan struct{}, len(c.buckets))
@@ -375,6 +374,14 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		}
 	}
 	return results, nil
+}
+
+// excepted is the number of the connection, 0 if it is none of this node.
+func (c *Connect) excepted(id contract.ConnID) (number uint64) {
+	if digits, own := strings.CutPrefix(string(id), c.instance); own {
+		number, _ = strconv.ParseUint(digits, 10, 64) // no number excepts nobody
+	}
+	return number
 }
 
 // hand gives each bucket its part, and answers how many have one. It waits for buckets that are behind, whatever

@@ -39,15 +39,19 @@
 //
 // # Order and repair
 //
-// The sequencer knows how far each conversation has come on this node: of a room from before its route is written,
-// of a direct conversation from the first message pushed that was accepted since the user came. Earlier ones go out late,
-// each once, and what lies between is not missed. A message that was pushed here before is dropped. One that
-// skips ahead, as after a push that was missed, waits: everything from the hole on is fetched from logic and pushed in
-// order. Every few seconds the heads of the conversations are compared with logic's, and what logic had at an earlier
-// comparison is fetched too, if nothing of the conversation has come since. A queue that is behind brings it all the same:
-// so that is not before longer has passed than what comes at present was under way, but for a minute at most. So each
-// connection sees each conversation in the order of seq, without a hole, from where its replay, or its entering, left off,
-// whatever task pushes in whatever order; but for the direct messages that come late.
+// The sequencer knows how far each conversation has come on this node: of a room from before its route is written. Of a
+// direct conversation it finds out when something first happens in it, by a push or by a comparison: what was accepted
+// since the user came is due here, and fetched from there on. A new one begins at 1 and needs no question. What comes
+// late, accepted before the user came, goes out if nothing has that is due; else it is not for who is here.
+//
+// A message that was pushed here before is dropped. One that skips ahead, as after a push that was missed, waits:
+// everything from the hole on is fetched from logic and pushed in order. Every few seconds the heads of the conversations
+// are compared with logic's: of those in which something has happened lately, and in turns of all rooms, and of all direct
+// conversations in which something has happened since their user came; of these all at once when the routes had to be
+// written anew. What logic had at an earlier comparison is fetched, if nothing of the conversation has come since. A queue
+// that is behind brings it all the same: so that is not before longer has passed than what comes at present was under way,
+// but for a minute at most. So each connection sees each conversation in the order of seq, without a hole, from where its
+// replay, its entering, or its coming left off, whatever task pushes in whatever order.
 //
 // What logic refuses, or has not got, is given up, and the conversation goes on after it.
 //
@@ -60,9 +64,8 @@
 //
 // # What may be lost
 //
-// A direct message whose push was missed, to someone who has had none of that conversation since connecting, or none
-// for a minute while no further one follows: it is found by who resumes, or names what it has with a ping. Task keeps
-// such messages for a node that it passed over, so both it and task have to fail.
+// Who has come is compared by clocks: where logic's is behind connect's, a direct message that is accepted that soon after
+// the user came, and whose push is missed, is found by who resumes, or names what it has with a ping.
 //
 // # Lock order
 //

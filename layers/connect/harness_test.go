@@ -32,6 +32,7 @@ type scripted struct {
 	history           func(context.Context, *contract.HistoryRequest) (*contract.HistoryReply, error)
 	heads             func(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error)
 	conversationHeads func(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error)
+	directHeads       func(context.Context, *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error)
 	deliveries        func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error)
 	inbox             func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error)
 	markRead          func(context.Context, *contract.MarkReadRequest) (*contract.MarkReadReply, error)
@@ -58,6 +59,9 @@ func (s *scripted) History(ctx context.Context, r *contract.HistoryRequest) (*co
 }
 func (s *scripted) Heads(ctx context.Context, r *contract.HeadsRequest) (*contract.HeadsReply, error) {
 	return s.heads(ctx, r)
+}
+func (s *scripted) DirectHeads(ctx context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	return s.directHeads(ctx, r)
 }
 func (s *scripted) ConversationHeads(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
 	return s.conversationHeads(ctx, r)
@@ -123,6 +127,9 @@ func obliging() *scripted {
 		},
 		heads: func(context.Context, *contract.HeadsRequest) (*contract.HeadsReply, error) {
 			return &contract.HeadsReply{}, nil
+		},
+		directHeads: func(context.Context, *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+			return &contract.DirectHeadsReply{}, nil
 		},
 		conversationHeads: func(context.Context, *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
 			return &contract.HeadsReply{}, nil

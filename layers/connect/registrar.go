@@ -40,6 +40,7 @@ type registrar struct {
 	writing bool                         // changes are on their way
 	changed map[contract.RoomID]struct{} // rooms with a change that has not been written
 	untold  map[contract.RoomID]struct{} // rooms with a change that has, to be told who is online
+	renewed bool                         // everything was written anew, see takeRenewed
 	written contract.NodeRef             // the life under which all routes but the pending are written; zero if none
 
 	begun, finished uint64        // numbers of the latest flush, and of the latest that has succeeded
@@ -271,6 +272,16 @@ func (r *registrar) life() contract.NodeRef {
 	return r.written
 }
 
+// takeRenewed reports whether all routes were written anew since it was last asked: until then pushes may have missed
+// this node.
+func (r *registrar) takeRenewed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	renewed := r.renewed
+	r.renewed = false
+	return renewed
+}
+
 // flush writes what is pending, or with anew everything, in place of whatever is written for this life.
 func (r *registrar) flush(ctx context.Context, self contract.NodeRef, anew bool) error {
 	r.mu.Lock()
@@ -308,6 +319,7 @@ func (r *registrar) flush(ctx context.Context, self contract.NodeRef, anew bool)
 	}
 	if anew {
 		r.written = self
+		r.renewed = true
 		if len(changes) > 0 {
 			r.m.registered.Inc()
 		}

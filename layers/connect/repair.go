@@ -45,15 +45,20 @@ func (c *Connect) repairMissed(ctx context.Context) {
 func (c *Connect) repair(ctx context.Context, of subject) {
 	ctx, span := c.tracer.Start(ctx, "repair", trace.WithAttributes(attribute.String("gochat.conversation", string(of.conversation))))
 	defer span.End()
-	c.m.repairs.Inc()
-	total, looks := 0, 0
+	var total page
+	looks := 0
 	for pause := repairRetry; ; {
-		last, going := c.missingAfter(of)
+		missing, going := c.missing(of)
 		if !going {
 			break
 		}
-		n, queued, err := c.repairPage(ctx, of, last)
-		total += n
+		last := missing.After
+		got, err := c.repairPage(ctx, of, missing)
+		if total.missed == 0 && got.missed > 0 {
+			c.m.repairs.Inc() // else it was only to find out from where on the conversation is due
+		}
+		total.messages += got.messages
+		total.missed += got.missed
 		switch {
 		case err != nil:
 			c.m.repairFailures.Inc()
@@ -63,7 +68,7 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 				continue
 			}
 			c.tel.Log.WarnContext(ctx, "missed messages not fetched, trying again", "conversation", string(of.conversation), "err", err)
-		case n == 0:
+		case got.messages == 0 && !got.settled:
 			if looks++; looks >= repairLooks {
 				c.tel.Log.ErrorContext(ctx, "missed messages are not in the database", "conversation", string(of.conversation), "after", last)
 				c.giveUp(of)
@@ -71,7 +76,7 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 			}
 		default:
 			looks, pause = 0, repairRetry
-			if !queued {
+			if !got.queued {
 				continue
 			}
 			sleep(ctx, repairBreath)
@@ -82,7 +87,7 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 		}
 		pause = min(2*pause, repairRetries)
 	}
-	span.SetAttributes(attribute.Int("gochat.messages", total))
+	span.SetAttributes(attribute.Int("gochat.messages", total.messages), attribute.Int("gochat.missed", total.missed))
 }
 
 // mayPass reports whether another try may succeed: what logic refuses today, it refuses tomorrow.
@@ -104,15 +109,23 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// missingAfter is after which seq something is missing, false if nothing is, or nobody is there to get it.
-func (c *Connect) missingAfter(of subject) (int64, bool) {
-	c.sequencer.mu.Lock()
-	defer c.sequencer.mu.Unlock()
-	h, _ := c.sequencer.headOf(of)
+// missing is what to ask logic for, false if nothing is missing or nobody is there to get it.
+func (c *Connect) missing(of subject) (contract.DeliveriesRequest, bool) {
+	s := c.sequencer
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, _ := s.headOf(of)
 	if h == nil || !h.repairing() {
-		return 0, false
+		return contract.DeliveriesRequest{}, false
 	}
-	return h.last, true
+	r := contract.DeliveriesRequest{Conversation: of.conversation, After: h.last, Limit: contract.MaxPage}
+	if h.unknown {
+		// What was pushed is due, though it may have been accepted before the user came.
+		if r.Since, r.Before = s.users[of.user].since, h.least; r.Before == 0 {
+			r.Before = h.want + 1
+		}
+	}
+	return r, true
 }
 
 // giveUp goes on after what cannot be had.
@@ -125,17 +138,24 @@ func (c *Connect) giveUp(of subject) {
 	}
 	c.m.abandoned.Inc()
 	c.m.deliveries[lost].Add(float64(h.want-h.last) * float64(connections))
-	h.last, h.held = h.want, nil
+	h.unknown, h.last, h.held = false, h.want, nil
 }
 
-// repairPage pushes one page of what follows last, and answers how many messages it had and whether a socket has yet
-// to take some.
-func (c *Connect) repairPage(ctx context.Context, of subject, last int64) (n int, queuedSome bool, err error) {
+// page is what came of one page of a repair.
+type page struct {
+	messages int  // that went out
+	missed   int  // of these, had not been pushed by task
+	queued   bool // a socket has yet to take some
+	settled  bool // nothing was missing
+}
+
+// repairPage pushes one page of what is missing.
+func (c *Connect) repairPage(ctx context.Context, of subject, missing contract.DeliveriesRequest) (got page, err error) {
 	asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	reply, err := c.logic.Deliveries(asking, &contract.DeliveriesRequest{Conversation: of.conversation, After: last, Limit: contract.MaxPage})
+	reply, err := c.logic.Deliveries(asking, &missing)
 	cancel()
 	if err != nil {
-		return 0, false, err
+		return page{}, err
 	}
 	if of.user != 0 {
 		for i := range reply.Deliveries {
@@ -144,13 +164,21 @@ func (c *Connect) repairPage(ctx context.Context, of subject, last int64) (n int
 	}
 	admit := func(p *push) {
 		h, _ := c.sequencer.headOf(of)
+		if h != nil && h.unknown {
+			got.settled = !h.beginWith(p.deliveries)
+		}
 		for _, d := range p.deliveries {
 			if h == nil || d.Seq != h.last+1 {
 				break // its people have gone and come back meanwhile: what is due then is another matter
 			}
 			h.last = d.Seq
-			delete(h.held, d.Seq)
-			n++
+			got.messages++
+			if except, pushed := h.held[d.Seq]; pushed {
+				d.except = c.excepted(except)
+				delete(h.held, d.Seq)
+			} else {
+				got.missed++
+			}
 			if of.room != 0 {
 				p.toRoom(d)
 			} else {
@@ -160,13 +188,27 @@ func (c *Connect) repairPage(ctx context.Context, of subject, last int64) (n int
 	}
 	results, err := c.deliver(ctx, reply.Deliveries, admit)
 	if err != nil {
-		return n, false, err
+		return got, err
 	}
-	c.m.repaired.Add(float64(n))
+	c.m.repaired.Add(float64(got.missed))
 	for i := range results {
 		c.m.deliveries[gone].Add(float64(len(results[i].Absent)))
 	}
-	return n, slices.ContainsFunc(results, func(r contract.PushResult) bool { return r.Queued > 0 }), nil
+	got.queued = slices.ContainsFunc(results, func(r contract.PushResult) bool { return r.Queued > 0 })
+	return got, nil
+}
+
+// beginWith makes known from where on the conversation is due: from the first of the page, which has whatever was pushed.
+// It is false if nothing is due.
+func (h *head) beginWith(found []*delivery) bool {
+	switch {
+	case len(found) > 0 && (h.least == 0 || found[0].Seq <= h.least):
+		h.startAt(found[0].Seq)
+	case len(found) == 0 && h.least == 0:
+		h.startAt(h.want + 1)
+		return false
+	}
+	return true
 }
 
 // compareHeads asks logic, every Config.Repair, how far the conversations have come that are served here, so that a
@@ -180,6 +222,7 @@ func (c *Connect) compareHeads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		c.lookForUnheard(ctx, round)
 		served := c.sequencer.recent(round%activeRounds == 0)
 		for some := range slices.Chunk(slices.Collect(maps.Keys(served)), contract.MaxHeads) {
 			asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -197,6 +240,30 @@ func (c *Connect) compareHeads(ctx context.Context) {
 						c.m.putOff.Inc()
 					}
 				}
+			}
+		}
+	}
+}
+
+// lookForUnheard asks logic in which direct conversations of users here something has happened since they came, and
+// compares those: each user's in turn, once in activeRounds, or everybody's when pushes may have missed this node. So a
+// conversation of which no push has come is found as well.
+func (c *Connect) lookForUnheard(ctx context.Context, round int) {
+	for some := range slices.Chunk(c.sequencer.someUsers(round, c.registrar.takeRenewed()), contract.MaxHeads) {
+		asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+		reply, err := c.logic.DirectHeads(asking, &contract.DirectHeadsRequest{Users: some})
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				c.tel.Log.Warn("heads of users not compared", "err", err)
+			}
+			return
+		}
+		for _, h := range reply.Heads {
+			of := subject{conversation: h.Conversation, user: h.User}
+			c.sequencer.note(of)
+			if c.sequencer.compare(of, h.Last, time.Now()) {
+				c.m.putOff.Inc()
 			}
 		}
 	}

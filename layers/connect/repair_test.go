@@ -66,8 +66,7 @@ func TestPushedOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestOvertakenFirst has the first message of a direct conversation that comes here overtake others: they come late, each
-// once.
+// TestOvertakenFirst has the first message of a direct conversation that comes here overtake others: all go out, in order.
 func TestOvertakenFirst(t *testing.T) {
 	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 5})
 	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
@@ -76,10 +75,7 @@ func TestOvertakenFirst(t *testing.T) {
 	n.push(t, eighth)
 	n.push(t, sixth, seventh)
 	n.push(t, sixth, seventh, eighth)
-	settle(t, conn)
-	if got := seqs(conn, "dm:1:2"); !slices.Equal(got, []int64{8, 6, 7}) {
-		t.Errorf("got %v, want 8 and then 6 and 7, once", got)
-	}
+	awaitSeqs(t, conn, "dm:1:2", 6, 7, 8)
 }
 
 // TestLateBeforeAll brings messages that were accepted before the user came: they go out, and what lies between them and
@@ -105,6 +101,47 @@ func TestLateBeforeAll(t *testing.T) {
 	if got := n.metric(t, "gochat_repairs_total"); got != 0 {
 		t.Errorf("%v repairs, want none", got)
 	}
+}
+
+// TestFirstHeard has a direct conversation be heard of for the first time by a message whose predecessors since the user
+// came were missed: they come, in order, and count as repaired. Without any missed it is no repair. Whoever has sent a
+// message gets no copy of it.
+func TestFirstHeard(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 5, "dm:2:3": 5})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn, origin := member(t, n, 2), testclient.TCP(t, n.TCPAddrs()[0])
+	sender := hello(t, n, origin, 2, 1)
+	n.pushDirect(t, 2, s.add("dm:1:2", "x"))
+	if got := n.metric(t, "gochat_repairs_total"); got != 0 {
+		t.Errorf("%v repairs, want none", got)
+	}
+	s.add("dm:2:3", "missed")
+	last := s.add("dm:2:3", "x")
+	last.Users, last.Except = []contract.UserID{2}, contract.ConnID(fmt.Sprint(n.instance, sender.number))
+	n.pushDirect(t, 2, last)
+	awaitSeqs(t, conn, "dm:1:2", 6)
+	awaitSeqs(t, conn, "dm:2:3", 6, 7)
+	awaitSeqs(t, origin, "dm:2:3", 6)
+	if got := n.metric(t, "gochat_repairs_total"); got != 1 {
+		t.Errorf("%v repairs, want one", got)
+	}
+}
+
+// TestNeverHeard has all pushes of direct conversations be missed: the comparison finds them, from when the user came.
+func TestNeverHeard(t *testing.T) {
+	logic, s := stocked(map[contract.Conversation]int{"dm:1:2": 5, "dm:2:3": 5})
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = 10 * time.Millisecond })
+	conn := member(t, n, 2)
+	s.add("dm:1:2", "missed")
+	s.add("dm:1:2", "missed")
+	s.add("dm:2:4", "missed")
+	awaitSeqs(t, conn, "dm:1:2", 6, 7)
+	awaitSeqs(t, conn, "dm:2:4", 1)
+	if got := seqs(conn, "dm:2:3"); len(got) > 0 {
+		t.Errorf("got %v of a conversation in which nothing has happened since", got)
+	}
+	n.push(t, s.add("dm:1:2", "live"))
+	awaitSeqs(t, conn, "dm:1:2", 6, 7, 8)
 }
 
 // TestLostLast has nothing follow the push that was missed.

@@ -56,16 +56,53 @@ func (s *shelf) heads(_ context.Context, r *contract.ConversationHeadsRequest) (
 	return reply, nil
 }
 
+func (s *shelf) directHeads(_ context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reply := &contract.DirectHeadsReply{}
+	for _, u := range r.Users {
+		for c, messages := range s.messages {
+			parties, _ := c.Parse()
+			if n := len(messages); n > 0 && (parties.Low == u.User || parties.High == u.User) && !messages[n-1].CreatedAt.Before(u.Since) {
+				reply.Heads = append(reply.Heads, contract.UserHead{User: u.User, Conversation: c, Last: int64(n)})
+			}
+		}
+	}
+	return reply, nil
+}
+
 func (s *shelf) deliveries(_ context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reply := &contract.DeliveriesReply{}
+	after := r.After
 	for _, m := range s.messages[r.Conversation] {
-		if m.Seq > r.After && len(reply.Deliveries) < r.Limit {
+		if !r.Since.IsZero() && m.Seq < r.Before && m.CreatedAt.Before(r.Since) {
+			after = m.Seq
+		}
+	}
+	for _, m := range s.messages[r.Conversation] {
+		if m.Seq > after && len(reply.Deliveries) < r.Limit {
 			reply.Deliveries = append(reply.Deliveries, note(m.Conversation, m.Seq, m.Text))
 		}
 	}
 	return reply, nil
+}
+
+// pushDirect pushes a direct message, and returns when the user's bucket has done its part, though it was not known
+// before from where on the conversation is due.
+func (n *testNode) pushDirect(t testing.TB, user contract.UserID, d contract.Delivery) {
+	t.Helper()
+	n.push(t, d)
+	eventually(t, "it went out", func() bool {
+		n.sequencer.mu.Lock()
+		defer n.sequencer.mu.Unlock()
+		h := n.sequencer.users[user].heads[d.Conversation]
+		return !h.unknown && h.last >= d.Seq
+	})
+	done := make(chan struct{}, 1)
+	n.bucketOf(user).jobs <- &job{nil, done}
+	<-done
 }
 
 // stocked is a logic with so many messages in each conversation.
@@ -78,7 +115,7 @@ func stocked(stock map[contract.Conversation]int) (*scripted, *shelf) {
 		}
 	}
 	logic := obliging()
-	logic.history, logic.conversationHeads, logic.deliveries = s.history, s.heads, s.deliveries
+	logic.history, logic.conversationHeads, logic.deliveries, logic.directHeads = s.history, s.heads, s.deliveries, s.directHeads
 	return logic, s
 }
 
@@ -323,11 +360,8 @@ func TestReplayRacesPushes(t *testing.T) {
 					conns = append(conns, c)
 				}
 				racing.Wait()
-				for i, c := range conns {
-					settle(t, c)
-					if got := seqs(c, "dm:1:2"); !slices.Equal(got, upTo(11, before+messages)) {
-						t.Errorf("round %d, connection %d: got %v", round, i, got)
-					}
+				for _, c := range conns {
+					awaitSeqs(t, c, "dm:1:2", upTo(11, before+messages)...)
 					c.Close()
 				}
 			}
@@ -349,7 +383,7 @@ func TestUnreadMeanwhile(t *testing.T) {
 	c.Send(t, object{"op": 6, "authToken": token(2, 1), "resume": object{}})
 	<-asked
 	for range 3 {
-		n.push(t, s.add("dm:1:2", "meanwhile"))
+		n.pushDirect(t, 2, s.add("dm:1:2", "meanwhile"))
 	}
 	close(answer)
 	awaitDone(t, c, object{"conversation": "dm:1:2", "from": 5, "to": 7, "more": false})
@@ -377,7 +411,7 @@ func TestComesBeforeResume(t *testing.T) {
 		c := testclient.WebSocket(t, n.WebSocketAddr())
 		c.Send(t, object{"op": 6, "authToken": token(2, 1), "roomId": 1, "resume": resume})
 		<-asked
-		n.push(t, s.add("dm:1:2", "meanwhile"))
+		n.pushDirect(t, 2, s.add("dm:1:2", "meanwhile"))
 		answer <- struct{}{}
 		settle(t, c)
 		if got := seqs(c, "dm:1:2"); !slices.Equal(got, upTo(1, int64(5+i))) {
@@ -402,7 +436,7 @@ func TestComesAfterPage(t *testing.T) {
 	c := testclient.WebSocket(t, n.WebSocketAddr())
 	c.Send(t, object{"op": 6, "authToken": token(2, 1), "resume": object{"dm:1:2": 0}})
 	<-read
-	n.push(t, s.add("dm:1:2", "meanwhile"))
+	n.pushDirect(t, 2, s.add("dm:1:2", "meanwhile"))
 	proceed <- struct{}{}
 	<-read
 	proceed <- struct{}{}

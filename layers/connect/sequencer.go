@@ -13,8 +13,9 @@ import (
 // sequencer keeps every conversation in the order of its seq on this node, whatever comes in which order: a message
 // that was pushed already is dropped, and one that skips ahead waits until what is missing has been fetched.
 //
-// It knows the head of each room that has a member here, from before the room's route is written; and of the direct
-// conversations of each user with a connection here, those that were pushed lately.
+// It knows the head of each room that has a member here, from before the room's route is written. Of a direct
+// conversation of a user with a connection here it knows none until something happens in it; then it is fetched from
+// the first message on that was accepted since the user came.
 type sequencer struct {
 	fetchHead func(context.Context, contract.Conversation) (int64, error)
 	wake      chan struct{} // something is due
@@ -30,20 +31,31 @@ type sequencer struct {
 
 // head is how far one conversation has come here.
 type head struct {
-	first  int64 // of a direct conversation: pushed from here, 0 if nothing yet; what is below was not, but for early
-	last   int64 // up to here
-	want   int64 // above last: what is between is being fetched
-	active int   // the round of comparisons in which a delivery last came
+	// unknown says that last is not known yet, as of a direct conversation until its repair has begun. least is then the
+	// lowest that was pushed, 0 if none was.
+	unknown bool
+	least   int64
+	early   int64 // up to here something went out that was accepted before the user came, and is not due
+
+	first  int64     // what is below is not due here
+	last   int64     // up to here it was pushed
+	want   int64     // above last: what is between is being fetched
+	active int       // the round of comparisons in which a delivery last came
+	until  time.Time // what was accepted up to then is not due any more, should the head be forgotten
 
 	// What a comparison noted, the last one before which something had come here.
 	ahead int64     // logic's head
 	mark  int64     // last
 	since time.Time // when that was
 
-	// early are the seqs below first that were pushed.
-	early map[int64]struct{}
-	// held are the seqs above last that were deferred, of a direct conversation: whom they are for is owed a count.
-	held map[int64]struct{}
+	// held are the seqs above last that were deferred, of a direct conversation, and which connection each excepts: whom
+	// they are for is owed a count, and the sender no copy.
+	held map[int64]contract.ConnID
+}
+
+// startAt makes it known that the seq is the next one due.
+func (h *head) startAt(seq int64) {
+	h.unknown, h.first, h.last = false, seq, seq-1
 }
 
 // verdict is what the sequencer says of a delivery.
@@ -69,14 +81,13 @@ type servedRoom struct {
 
 // servedUser is a user with a connection here.
 type servedUser struct {
-	since       time.Time // when the first of the connections came
+	since       time.Time // when the first of the connections came, or the time that a forgotten head had come to: what is due from then on
 	connections int
 	heads       map[contract.Conversation]*head
 }
 
-// maxUserHeads is of how many direct conversations of a user the heads are kept. Of one that was forgotten the next
-// message is let through as it comes.
-const maxUserHeads = 64
+// maxUserHeads is of how many direct conversations of a user the heads are kept.
+const maxUserHeads = 256
 
 // subject is whose repair it is: a conversation, and for a direct one for which of the two.
 type subject struct {
@@ -190,7 +201,7 @@ func (s *sequencer) admitRoom(d *contract.Delivery) verdict {
 	if d.Seq == 0 {
 		return goes
 	}
-	return s.admit(&r.head, d.Seq, subject{conversation: d.Conversation, room: d.Room})
+	return s.admit(&r.head, d, subject{conversation: d.Conversation, room: d.Room})
 }
 
 func (r *servedRoom) isReady() bool {
@@ -220,39 +231,29 @@ func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) verdic
 	if d.Seq == 0 {
 		return goes
 	}
-	of := subject{conversation: d.Conversation, user: user}
-	h := u.heads[d.Conversation]
-	if h == nil {
-		h = &head{}
-		u.keep(d.Conversation, h)
-	}
-	s.touch(h, of)
-	// What was accepted before the user came, and comes late, says nothing of what is due from then on. Where clocks
-	// differ, it only is known later, or earlier, what is due.
-	if h.first == 0 && !d.AcceptedAt.Before(u.since) {
-		h.first, h.last = d.Seq, d.Seq
+	h := u.head(d.Conversation)
+	switch {
+	case !h.unknown:
+	case d.AcceptedAt.Before(u.since): // late; it says nothing of what is due
+		if d.Seq <= h.early {
+			return had
+		}
+		h.early = d.Seq
 		return goes
+	case d.Seq == 1: // nothing can be missing before it
+		h.startAt(1)
 	}
-	if h.first == 0 || d.Seq < h.first {
-		return h.admitEarly(d.Seq)
-	}
-	return s.admit(h, d.Seq, of)
+	return s.admit(h, d, subject{conversation: d.Conversation, user: user})
 }
 
-// maxEarly bounds what is remembered of messages that were overtaken. Beyond, one that comes twice goes out twice, and the
-// client drops it.
-const maxEarly = 1000
-
-// admitEarly decides about a message that was overtaken: late is better than not at all.
-func (h *head) admitEarly(seq int64) verdict {
-	if _, is := h.early[seq]; is {
-		return had
+// head is the conversation's, made if there is none.
+func (u *servedUser) head(c contract.Conversation) *head {
+	h := u.heads[c]
+	if h == nil {
+		h = &head{unknown: true}
+		u.keep(c, h)
 	}
-	if h.early == nil || len(h.early) >= maxEarly {
-		h.early = make(map[int64]struct{})
-	}
-	h.early[seq] = struct{}{}
-	return goes
+	return h
 }
 
 // keep adds a head and, if there are too many, forgets the one of which a delivery came the longest ago.
@@ -267,20 +268,34 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 				oldest = other
 			}
 		}
+		if until := u.heads[oldest].until; until.After(u.since) {
+			u.since = until
+		}
 		delete(u.heads, oldest)
 	}
 	u.heads[c] = h
 }
 
 // admit is called with mu held.
-func (s *sequencer) admit(h *head, seq int64, of subject) verdict {
+func (s *sequencer) admit(h *head, d *contract.Delivery, of subject) verdict {
+	seq := d.Seq
 	s.touch(h, of)
+	if of.user != 0 && d.AcceptedAt.After(h.until) {
+		h.until = d.AcceptedAt
+	}
 	switch {
+	case h.unknown:
+		if h.least == 0 || seq < h.least {
+			h.least = seq
+		}
+		s.miss(h, seq, of)
+	case seq <= h.early:
+		return had
+	case seq < h.first:
+		return absent // when it was accepted nobody was here, and what followed has gone out
 	case seq <= h.last:
 		return had
-	case h.repairing():
-		h.want = max(h.want, seq)
-	case seq == h.last+1:
+	case seq == h.last+1 && !h.repairing():
 		h.last = seq
 		return goes
 	default:
@@ -288,15 +303,19 @@ func (s *sequencer) admit(h *head, seq int64, of subject) verdict {
 	}
 	if of.user != 0 {
 		if h.held == nil {
-			h.held = make(map[int64]struct{})
+			h.held = make(map[int64]contract.ConnID)
 		}
-		h.held[seq] = struct{}{}
+		h.held[seq] = d.Except
 	}
 	return deferred
 }
 
 // miss has everything up to want fetched. It is called with mu held.
 func (s *sequencer) miss(h *head, want int64, of subject) {
+	if h.repairing() {
+		h.want = max(h.want, want)
+		return
+	}
 	h.want = want
 	s.due = append(s.due, of)
 	poke(s.wake)
@@ -360,7 +379,7 @@ func (s *sequencer) compare(of subject, ahead int64, now time.Time) (putOff bool
 	defer s.mu.Unlock()
 	h, _ := s.headOf(of)
 	switch {
-	case h == nil || h.repairing() || of.user != 0 && h.first == 0:
+	case h == nil || h.repairing():
 		return false
 	case h.ahead <= h.last || h.mark != h.last:
 		putOff = h.ahead > h.last
@@ -375,6 +394,28 @@ func (s *sequencer) compare(of subject, ahead int64, now time.Time) (putOff bool
 		s.touch(h, of) // it is compared until it has come
 	}
 	return putOff
+}
+
+// someUsers answers a share of the users here, each once in activeRounds, or all.
+func (s *sequencer) someUsers(round int, all bool) []contract.UserSince {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var some []contract.UserSince
+	for user, u := range s.users {
+		if all || int(user)%activeRounds == round%activeRounds {
+			some = append(some, contract.UserSince{User: user, Since: u.since})
+		}
+	}
+	return some
+}
+
+// note makes room for the head of a conversation in which something has happened.
+func (s *sequencer) note(of subject) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.users[of.user]; u != nil {
+		u.head(of.conversation)
+	}
 }
 
 // maxDelay bounds how long a conversation that is behind is left to a queue that is behind.

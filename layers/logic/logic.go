@@ -33,6 +33,8 @@ type Store interface {
 	Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error)
 	History(ctx context.Context, c contract.Conversation, after, before int64, limit int) ([]contract.Message, bool, error)
 	Heads(ctx context.Context, conversations []contract.Conversation) (map[contract.Conversation]int64, error)
+	DirectHeads(ctx context.Context, users []contract.UserSince) ([]contract.UserHead, error)
+	LastBefore(ctx context.Context, c contract.Conversation, since time.Time, before int64) (int64, error)
 	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
 	Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Message, error)

@@ -18,6 +18,17 @@ func (l *Logic) ConversationHeads(ctx context.Context, r *contract.ConversationH
 	return &contract.HeadsReply{Heads: heads}, nil
 }
 
+func (l *Logic) DirectHeads(ctx context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	if len(r.Users) > contract.MaxHeads {
+		return nil, contract.Errorf(contract.BadRequest, "want at most %d users", contract.MaxHeads)
+	}
+	heads, err := l.deps.Store.DirectHeads(ctx, r.Users)
+	if err != nil {
+		return nil, fmt.Errorf("load heads of users: %w", err)
+	}
+	return &contract.DirectHeadsReply{Heads: heads}, nil
+}
+
 func (l *Logic) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
 	if _, err := r.Conversation.Parse(); err != nil {
 		return nil, err
@@ -29,7 +40,13 @@ func (l *Logic) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (
 	if err != nil {
 		return nil, err
 	}
-	messages, _, err := l.deps.Store.History(ctx, r.Conversation, r.After, 0, limit)
+	after := r.After
+	if !r.Since.IsZero() {
+		if after, err = l.deps.Store.LastBefore(ctx, r.Conversation, r.Since, r.Before); err != nil {
+			return nil, fmt.Errorf("load where to begin: %w", err)
+		}
+	}
+	messages, _, err := l.deps.Store.History(ctx, r.Conversation, after, 0, limit)
 	if err != nil {
 		return nil, fmt.Errorf("load deliveries: %w", err)
 	}

@@ -45,8 +45,8 @@
 // # What may be lost
 //
 // Direct messages kept for such a node, if this process ends before it answers, or routes cannot be read when their
-// users have left it: who they are for finds them by the next one of that conversation, or by a resume. A delivery whose
-// form this process does not know is one that the queue sets aside.
+// users have left it: the node finds them by comparing heads with logic's, or who they are for by a resume. A delivery
+// whose form this process does not know is one that the queue sets aside.
 package task
 
 import (

@@ -78,6 +78,9 @@ type Logic interface {
 	Heads(context.Context, *HeadsRequest) (*HeadsReply, error)
 	// ConversationHeads answers the last seq of each conversation named that has one, whoever's it is. For connect.
 	ConversationHeads(context.Context, *ConversationHeadsRequest) (*HeadsReply, error)
+	// DirectHeads answers the last seq of each direct conversation of the users named of which the last message was
+	// accepted at Since or later. For connect.
+	DirectHeads(context.Context, *DirectHeadsRequest) (*DirectHeadsReply, error)
 	// Deliveries answers the deliveries of the messages that follow After in a conversation, whoever's it is, by
 	// ascending seq: as logic gives them to the queue, but excepting no connection. For connect.
 	Deliveries(context.Context, *DeliveriesRequest) (*DeliveriesReply, error)
@@ -249,10 +252,33 @@ type ConversationHeadsRequest struct {
 	Conversations []Conversation // at most MaxHeads
 }
 
+type DirectHeadsRequest struct {
+	Users []UserSince // at most MaxHeads
+}
+
+// UserSince is a user, and from when on what happens to the user matters.
+type UserSince struct {
+	User  UserID
+	Since time.Time
+}
+
+type DirectHeadsReply struct{ Heads []UserHead }
+
+// UserHead is how far a conversation of the user has come.
+type UserHead struct {
+	User         UserID
+	Conversation Conversation
+	Last         int64
+}
+
 type DeliveriesRequest struct {
 	Conversation Conversation
 	After        int64
-	Limit        int // 1 to MaxPage
+	// Since, unless it is zero, stands for After: what follows the last message below Before that was accepted before
+	// Since, or everything if there is none.
+	Since  time.Time
+	Before int64
+	Limit  int // 1 to MaxPage
 }
 
 type DeliveriesReply struct{ Deliveries []Delivery }

@@ -132,6 +132,10 @@ func (l *Logic) ConversationHeads(ctx context.Context, r *contract.ConversationH
 	return call[contract.ConversationHeadsRequest, contract.HeadsReply](ctx, l.caller, "ConversationHeads", "", repeat, r)
 }
 
+func (l *Logic) DirectHeads(ctx context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	return call[contract.DirectHeadsRequest, contract.DirectHeadsReply](ctx, l.caller, "DirectHeads", "", repeat, r)
+}
+
 func (l *Logic) Deliveries(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
 	return call[contract.DeliveriesRequest, contract.DeliveriesReply](ctx, l.caller, "Deliveries", "", repeat, r)
 }

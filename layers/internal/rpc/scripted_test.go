@@ -111,6 +111,10 @@ func (s *scripted) Heads(ctx context.Context, r *contract.HeadsRequest) (*contra
 	return ask[contract.HeadsReply](ctx, s, "Heads", r)
 }
 
+func (s *scripted) DirectHeads(ctx context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+	return ask[contract.DirectHeadsReply](ctx, s, "DirectHeads", r)
+}
+
 func (s *scripted) ConversationHeads(ctx context.Context, r *contract.ConversationHeadsRequest) (*contract.HeadsReply, error) {
 	return ask[contract.HeadsReply](ctx, s, "ConversationHeads", r)
 }

@@ -201,6 +201,7 @@ func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) err
 		handle(s, "History", l.History),
 		handle(s, "Heads", l.Heads),
 		handle(s, "ConversationHeads", l.ConversationHeads),
+		handle(s, "DirectHeads", l.DirectHeads),
 		handle(s, "Deliveries", l.Deliveries),
 		handle(s, "Inbox", l.Inbox),
 		handle(s, "MarkRead", l.MarkRead),

@@ -85,3 +85,44 @@ func (s *Store) Heads(ctx context.Context, conversations []contract.Conversation
 	}
 	return heads, nil
 }
+
+// LastBefore answers the last seq below before that was accepted before the time, 0 if there is none.
+func (s *Store) LastBefore(ctx context.Context, c contract.Conversation, since time.Time, before int64) (last int64, err error) {
+	ctx, end := s.begin(ctx, "load last before")
+	defer end(&err)
+	err = s.query(ctx).Raw(`SELECT COALESCE((SELECT seq FROM messages
+		WHERE conversation_id = ? AND seq < ? AND created_at < ? ORDER BY seq DESC LIMIT 1), 0)`, string(c), before, since.UnixMilli()).Scan(&last).Error
+	return last, err
+}
+
+// DirectHeads answers the last seq of each direct conversation of the users of which the last message was accepted at
+// the user's Since or later.
+func (s *Store) DirectHeads(ctx context.Context, users []contract.UserSince) (heads []contract.UserHead, err error) {
+	ctx, end := s.begin(ctx, "load direct heads")
+	defer end(&err)
+	for some := range slices.Chunk(users, s.dialect.maxRows()) {
+		with, args := s.dialect.with(
+			col("user_id", "bigint", some, func(u contract.UserSince) int64 { return int64(u.User) }),
+			col("since", "bigint", some, func(u contract.UserSince) int64 { return u.Since.UnixMilli() }),
+		)
+		var rows []struct {
+			UserID         contract.UserID
+			ConversationID contract.Conversation
+			LastSeq        int64
+		}
+		// Subqueries for what a large table has: a join, planned while it was small, would go on reading all of it.
+		err := s.query(ctx).Raw(with+`SELECT user_id, conversation_id, last_seq FROM (
+				SELECT v.user_id, v.since, p.conversation_id, (SELECT c.last_seq FROM conversations c WHERE c.id = p.conversation_id) AS last_seq
+				FROM v CROSS JOIN participants p WHERE p.user_id = v.user_id
+			) mine
+			WHERE (SELECT m.created_at FROM messages m WHERE m.conversation_id = mine.conversation_id AND m.seq = mine.last_seq) >= since`,
+			args...).Scan(&rows).Error
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			heads = append(heads, contract.UserHead{User: r.UserID, Conversation: r.ConversationID, Last: r.LastSeq})
+		}
+	}
+	return heads, nil
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,62 @@ func testHistory(t *testing.T, s *Store) {
 	}
 	if msgs, more, err := s.History(t.Context(), "room:9", 0, 0, 5); err != nil || more || len(msgs) != 0 {
 		t.Errorf("of nothing: got %v, %t, %v", msgs, more, err)
+	}
+}
+
+func testLastBefore(t *testing.T, s *Store) {
+	var batch []contract.Message
+	for i := range 10 {
+		m := message(1, "dm:1:2")
+		m.CreatedAt = now.Add(time.Duration(i) * time.Millisecond)
+		batch = append(batch, m, message(1, "dm:1:3"))
+	}
+	mustCommit(t, s, batch...)
+	for _, c := range []struct {
+		name   string
+		of     contract.Conversation
+		since  time.Duration
+		before int64
+		want   int64
+	}{
+		{"between two", "dm:1:2", 3500 * time.Microsecond, 99, 3}, // whole milliseconds
+		{"at one", "dm:1:2", 3 * time.Millisecond, 99, 3},
+		{"below a seq", "dm:1:2", 7 * time.Millisecond, 5, 4},
+		{"after all", "dm:1:2", time.Hour, 99, 10},
+		{"before all", "dm:1:2", -time.Hour, 99, 0},
+		{"of nothing", "dm:1:9", time.Hour, 99, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got, err := s.LastBefore(t.Context(), c.of, now.Add(c.since), c.before); err != nil || got != c.want {
+				t.Errorf("got %d, %v, want %d", got, err, c.want)
+			}
+		})
+	}
+}
+
+func testDirectHeads(t *testing.T, s *Store) {
+	at := func(c contract.Conversation, after time.Duration) contract.Message {
+		m := message(1, c)
+		m.CreatedAt = now.Add(after)
+		return m
+	}
+	mustCommit(t, s, at("dm:1:2", 0), at("dm:1:2", time.Second), at("dm:2:3", 0), at("dm:2:4", time.Hour), at("room:2", time.Hour), at("dm:3:4", time.Hour))
+	since := func(user contract.UserID, after time.Duration) contract.UserSince {
+		return contract.UserSince{User: user, Since: now.Add(after)}
+	}
+	got, err := s.DirectHeads(t.Context(), []contract.UserSince{since(1, time.Minute), since(2, time.Second), since(3, -time.Hour), since(9, 0)})
+	slices.SortFunc(got, func(a, b contract.UserHead) int {
+		return strings.Compare(fmt.Sprint(a.User, a.Conversation), fmt.Sprint(b.User, b.Conversation))
+	})
+	want := []contract.UserHead{
+		{User: 2, Conversation: "dm:1:2", Last: 2}, {User: 2, Conversation: "dm:2:4", Last: 1},
+		{User: 3, Conversation: "dm:2:3", Last: 1}, {User: 3, Conversation: "dm:3:4", Last: 1},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if got, err := s.DirectHeads(t.Context(), nil); err != nil || len(got) != 0 {
+		t.Errorf("of nobody: got %v, %v", got, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testdeps"
@@ -101,6 +102,14 @@ func TestGenericPlans(t *testing.T) {
 		"outbox": func(s *Store) error { _, err := s.Outbox(t.Context(), now, 100); return err },
 		"heads":  func(s *Store) error { _, err := s.Heads(t.Context(), conversations[:500]); return err },
 		"inbox":  func(s *Store) error { _, err := s.Inbox(t.Context(), 2, 10); return err },
+		"direct heads": func(s *Store) error {
+			_, err := s.DirectHeads(t.Context(), []contract.UserSince{{User: 1, Since: now}, {User: 7, Since: now}})
+			return err
+		},
+		"last before": func(s *Store) error {
+			_, err := s.LastBefore(t.Context(), "room:7", now.Add(-time.Hour), 9)
+			return err
+		},
 		"history": func(s *Store) error {
 			_, _, err := s.History(context.Background(), "room:7", 0, 0, 50)
 			return err

@@ -47,6 +47,8 @@ func TestStore(t *testing.T) {
 		{"numbering follows the model", testModel},
 		{"history", testHistory},
 		{"heads", testHeads},
+		{"last before", testLastBefore},
+		{"direct heads", testDirectHeads},
 		{"read marks", testMarkRead},
 		{"inbox", testInbox},
 		{"outbox", testOutbox},
