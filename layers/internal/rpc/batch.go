@@ -22,8 +22,8 @@ type Call[A any] struct {
 	Arg   *A
 }
 
-// batcher carries calls to each peer in batches: while few are unanswered each goes at once, else what gathers within
-// batchPause goes together. A batch is answered as a whole, so it suits a method whose calls take about equally long.
+// batcher carries calls to each peer in batches: while few come each goes at once, else what gathers within batchPause
+// goes together. A batch is answered as a whole, so it suits a method whose calls take about equally long.
 type batcher[A, R any] struct {
 	*caller
 	method string
@@ -36,6 +36,8 @@ type batcher[A, R any] struct {
 type lane[A, R any] struct {
 	waiting    []*ticket[A, R]
 	unanswered int
+	came       [2]int        // how many calls have come since the last batchPause began, and in the one before
+	since      time.Time     // when that was
 	went       time.Time     // when the last batch did
 	wake       chan struct{} // has an element if a batch may be due
 }
@@ -55,7 +57,7 @@ const (
 	batchPause = 16 * time.Millisecond
 	batchFull  = 64
 	batchMost  = 256
-	batchFew   = 4 // unanswered: others would not be spared much
+	batchFew   = 8 // in a batchPause: not worth that people wait for one another
 )
 
 func newBatcher[A, R any](c *caller, method string) *batcher[A, R] {
@@ -88,10 +90,22 @@ func (b *batcher[A, R]) add(peer Peer, t *ticket[A, R]) bool {
 		b.lanes[peer] = l
 	}
 	l.waiting = append(l.waiting, t)
+	l.count(time.Now())
 	if len(l.waiting) == 1 || len(l.waiting) == batchFull {
 		l.stir()
 	}
 	return true
+}
+
+// count notes that one more call has come.
+func (l *lane[A, R]) count(now time.Time) {
+	switch passed := now.Sub(l.since); {
+	case passed >= 2*batchPause:
+		l.came, l.since = [2]int{}, now
+	case passed >= batchPause:
+		l.came, l.since = [2]int{0, l.came[0]}, l.since.Add(batchPause)
+	}
+	l.came[0]++
 }
 
 func (l *lane[A, R]) stir() {
@@ -139,7 +153,7 @@ func (b *batcher[A, R]) take(peer Peer, l *lane[A, R]) (batch []*ticket[A, R], w
 		return nil, time.Hour, false
 	}
 	wait = time.Until(l.went.Add(batchPause))
-	if n < batchFull && l.unanswered >= batchFew && wait > 0 {
+	if n < batchFull && max(l.came[0], l.came[1]) > batchFew && wait > 0 {
 		return nil, wait, false
 	}
 	batch, l.waiting = l.waiting[:n:n], l.waiting[n:]
@@ -151,8 +165,8 @@ func (b *batcher[A, R]) take(peer Peer, l *lane[A, R]) (batch []*ticket[A, R], w
 func (b *batcher[A, R]) answered(l *lane[A, R], n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l.unanswered -= n; l.unanswered < batchFew {
-		l.stir()
+	if l.unanswered -= n; l.unanswered == 0 {
+		l.stir() // it may have ended
 	}
 }
 

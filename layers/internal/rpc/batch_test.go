@@ -25,6 +25,7 @@ func (s sender) Send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 	return s.send(ctx, r)
 }
 
+// TestSendsTravelTogether has many send at once: each gets its own answer, in its own trace, though few messages go.
 func TestSendsTravelTogether(t *testing.T) {
 	const n = 50
 	var mu sync.Mutex
@@ -92,11 +93,53 @@ func TestSendsTravelTogether(t *testing.T) {
 	if most != n {
 		t.Errorf("at most %d were handled at once, want %d", most, n)
 	}
+	if got := server.requests.Load(); got > n/2 {
+		t.Errorf("%d messages for %d calls", got, n)
+	}
 	eventually(t, "the lane ends when nothing is sent", func() bool {
 		client.sends.mu.Lock()
 		defer client.sends.mu.Unlock()
 		return len(client.sends.lanes) == 0
 	})
+}
+
+// TestWhenABatchGoes says how long what waits may still gather, when the last batch has just gone.
+func TestWhenABatchGoes(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		came, waiting int
+		want          int
+	}{
+		{"nobody waits", 1, 0, 0},
+		{"alone", 1, 1, 1},
+		{"one of few", batchFew, 1, 1},
+		{"one of many", batchFew + 1, 1, 0},
+		{"many gather", 2 * batchFull, batchFull - 1, 0},
+		{"enough have gathered", 2 * batchFull, batchFull, batchFull},
+		{"too many for one", 2 * batchMost, 2 * batchMost, batchMost},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBatcher[int, int](nil, "")
+			l := &lane[int, int]{waiting: make([]*ticket[int, int], c.waiting), unanswered: 1, went: time.Now().Add(time.Minute)}
+			for range c.came {
+				l.count(time.Now())
+			}
+			batch, wait, ended := b.take(Peer{}, l)
+			if len(batch) != c.want || ended || (wait > 0) != (c.want == 0) || l.unanswered != 1+c.want {
+				t.Errorf("%d go, the rest may wait for %v, ended %t; want %d", len(batch), wait, ended, c.want)
+			}
+		})
+	}
+	l, at := &lane[int, int]{}, time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		want  [2]int
+	}{{0, [2]int{1, 0}}, {batchPause / 2, [2]int{2, 0}}, {batchPause, [2]int{1, 2}}, {batchPause, [2]int{1, 1}}, {2 * batchPause, [2]int{1, 0}}} {
+		at = at.Add(step.after)
+		if l.count(at); l.came != step.want {
+			t.Errorf("%v later: %v have come, want %v", step.after, l.came, step.want)
+		}
+	}
 }
 
 func TestDeadlinesOfABatch(t *testing.T) {

@@ -8,9 +8,9 @@
 // A call is repeated, on another node, only if its peer surely has not seen it, or if repeating it has the effect of
 // one.
 //
-// Sends to one logic node travel together while several are unanswered, up to 16 ms or 64 of them, each with its own
-// deadline, trace and answer: what follows, a commit, a round of the queue and a push, costs much the same for a few
-// messages as for one. Who sends while nobody else does waits for nothing.
+// Sends to one logic node travel together while more than 500 a second come, for up to 16 ms or 64 of them, each with its
+// own deadline, trace and answer: what follows, a commit, a round of the queue and a push, costs much the same for a few
+// messages as for one. Below that nobody waits.
 //
 // One connection a peer, made by rpcx's Client. Its XClient is passed over: it dials while it holds the lock that
 // every call takes, so that one dead node stalls the calls to all, and it changes its clients outside of that lock

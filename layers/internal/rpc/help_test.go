@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/smallnest/rpcx/protocol"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testlog"
@@ -42,6 +45,17 @@ type node struct {
 	peer Peer
 	stop context.CancelFunc
 	done chan error // of Run
+
+	requests // that it was sent
+}
+
+// requests counts them.
+type requests struct{ atomic.Int32 }
+
+// PostReadRequest implements rpcx's plugin.
+func (r *requests) PostReadRequest(context.Context, *protocol.Message, error) error {
+	r.Add(1)
+	return nil
 }
 
 // serve starts a server; it is drained when the test ends.
@@ -63,6 +77,7 @@ func serve(t *testing.T, ref contract.NodeRef, l contract.Logic, c contract.Conn
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{t: t, srv: srv, peer: Peer{Ref: ref, Addr: srv.Addr()}, stop: cancel, done: make(chan error, 1)}
+	srv.rpcx.Plugins.Add(&n.requests)
 	go func() { n.done <- srv.Run(ctx, patience) }()
 	<-srv.rpcx.Started
 	t.Cleanup(func() {

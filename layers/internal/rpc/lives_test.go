@@ -19,9 +19,12 @@ import (
 // Close fails what is in flight and everything later, and leaves no goroutine.
 func TestClose(t *testing.T) {
 	before := runtime.NumGoroutine()
-	block := make(chan struct{})
-	n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) { <-block; return nil, nil }}, nil, observability.Discard())
-	serving := runtime.NumGoroutine()
+	entered, block := make(chan struct{}), make(chan struct{})
+	n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) {
+		close(entered)
+		<-block
+		return nil, nil
+	}}, nil, observability.Discard())
 	l := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{n.peer} })
 	flight := make(chan error, 1)
 	go func() {
@@ -30,7 +33,7 @@ func TestClose(t *testing.T) {
 		_, err := l.Rooms(ctx, &contract.RoomsRequest{})
 		flight <- err
 	}()
-	eventually(t, "the call is in flight", func() bool { return len(n.srv.rpcx.ActiveClientConn()) == 1 && runtime.NumGoroutine() > serving+3 })
+	testwait.Receive(t, "the call is in flight", entered)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
