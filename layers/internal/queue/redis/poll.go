@@ -25,6 +25,7 @@ type poller struct {
 // poll is what one reader wants of the next round.
 type poll struct {
 	stream  string
+	since   time.Time
 	handled []string // ids to acknowledge
 	settled bool     // ask for new entries too
 
@@ -59,7 +60,7 @@ func (p *poller) close() {
 
 // ask takes part in the next rounds until one has something for the reader, or nothing has come for a while.
 func (p *poller) ask(r *reader) *poll {
-	asked := &poll{stream: r.stream, handled: r.handled, settled: r.settled, done: make(chan struct{})}
+	asked := &poll{stream: r.stream, since: time.Now(), handled: r.handled, settled: r.settled, done: make(chan struct{})}
 	p.polls <- asked
 	<-asked.done
 	return asked
@@ -168,7 +169,7 @@ func (p *poller) look(polls []*poll) (served, still []*poll) {
 		if !one.pending {
 			one.messages = fresh[one.stream]
 		}
-		if one.err != nil || len(one.messages) > 0 {
+		if one.err != nil || len(one.messages) > 0 || time.Since(one.since) > block { // its time may be over, though others get entries
 			served = append(served, one)
 			continue
 		}

@@ -1,0 +1,75 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"gochat/layers/internal/queue"
+	"gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
+	"gochat/observability"
+)
+
+// leaving owns partitions 0 and 1, and gives up 1 when told.
+type leaving struct {
+	giveUp chan struct{}
+	given  chan struct{} // closed when 1 is released
+}
+
+func (l *leaving) Run(ctx context.Context, _ int, own func(ctx context.Context, p int) error) error {
+	one, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	var owning sync.WaitGroup
+	defer owning.Wait()
+	owning.Go(func() { _ = own(ctx, 0) })
+	owning.Go(func() {
+		_ = own(one, 1)
+		close(l.given)
+	})
+	select {
+	case <-l.giveUp:
+		giveUp()
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// keyIn is a key of the partition.
+func keyIn(p int) string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint(i); queue.Partition(key, partitions) == p {
+			return key
+		}
+	}
+}
+
+// TestQuietPartitionIsGivenUp has a partition without items be given up while another gets some all the time: they are
+// read together.
+func TestQuietPartitionIsGivenUp(t *testing.T) {
+	q, owner := busy(t)
+	close(owner.giveUp)
+	testwait.Receive(t, "the quiet one is given up", owner.given)
+	must(t, q.Ping(t.Context()))
+}
+
+// busy reads two partitions, one of which gets items all the time.
+func busy(t *testing.T) (*redis.Queue, *leaving) {
+	owner := &leaving{giveUp: make(chan struct{}), given: make(chan struct{})}
+	q := open(t, config(testdeps.Redis(t).Addr()), owner, observability.Discard())
+	t.Cleanup(func() { _ = q.Close() })
+	r := &received{}
+	consume(t, q, r.handle)
+	ctx, stop := context.WithCancel(t.Context())
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		for ctx.Err() == nil {
+			_ = q.Publish(ctx, items(keyIn(0), "x")) // refused when ctx ends
+		}
+	})
+	t.Cleanup(func() { stop(); publishing.Wait() })
+	eventually(t, "items come", func() bool { return len(r.bodies()) > 100 })
+	return q, owner
+}
