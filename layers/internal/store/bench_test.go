@@ -8,11 +8,12 @@ import (
 )
 
 // BenchmarkCommit tells messages per second; each commit deletes the outbox rows of the one before it, as in
-// steady operation.
+// steady operation. The messages are of 20 conversations, or each of its own.
 func BenchmarkCommit(b *testing.B) {
 	for _, backend := range backends(b) {
-		for _, size := range []int{1, 20, 100, 500} {
-			b.Run(fmt.Sprintf("%s/batch=%d", backend.name, size), func(b *testing.B) {
+		for _, c := range []struct{ size, spread int }{{1, 1}, {20, 20}, {100, 20}, {100, 100}, {500, 20}, {500, 500}} {
+			size := c.size
+			b.Run(fmt.Sprintf("%s/batch=%d/conversations=%d", backend.name, size, c.spread), func(b *testing.B) {
 				s := open(b, backend.migrated(b))
 				var published []contract.MessageID
 				n := 0
@@ -20,7 +21,7 @@ func BenchmarkCommit(b *testing.B) {
 					batch := make([]contract.Message, size)
 					for i := range batch {
 						n++
-						batch[i] = named(message(contract.UserID(i%50+1), contract.RoomConversation(contract.RoomID(i%20+1))), fmt.Sprint(n))
+						batch[i] = named(message(contract.UserID(i%50+1), contract.RoomConversation(contract.RoomID(i%c.spread+1))), fmt.Sprint(n))
 					}
 					results, err := s.Commit(b.Context(), batch, published)
 					if err != nil {

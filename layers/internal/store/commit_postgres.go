@@ -34,8 +34,10 @@ known AS (
 	) END) AS earlier FROM v
 ),
 fresh AS (
-	SELECT known.*, row_number() OVER (PARTITION BY conversation_id ORDER BY ord) AS place, count(*) OVER (PARTITION BY conversation_id) AS places
+	SELECT known.*, row_number() OVER (conversation ORDER BY ord) AS place, count(*) OVER conversation AS places,
+		dense_rank() OVER (ORDER BY conversation_id COLLATE "C") AS nth
 	FROM known WHERE earlier IS NULL
+	WINDOW conversation AS (PARTITION BY conversation_id COLLATE "C")
 ),
 -- In order of id, so that all committers lock conversations in the same order.
 heads AS (
@@ -43,8 +45,9 @@ heads AS (
 	ON CONFLICT (id) DO UPDATE SET last_seq = conversations.last_seq + excluded.last_seq
 	RETURNING id, last_seq
 ),
+-- The nth head of all by their names: to join them would be to compare each message with each of them.
 numbered AS (
-	SELECT fresh.*, heads.last_seq - places + place AS seq FROM fresh JOIN heads ON heads.id = conversation_id
+	SELECT fresh.*, (SELECT array_agg(last_seq ORDER BY id) FROM heads)[nth] - places + place AS seq FROM fresh
 ),
 stored AS (
 	INSERT INTO messages (id, conversation_id, seq, traceparent, created_at, sender_id, recipient_id, room_id, client_id, text)
