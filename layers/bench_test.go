@@ -22,17 +22,30 @@ import (
 	"gochat/layers/internal/testwait"
 )
 
-// BenchmarkPrivate sends private messages through five processes, a layer each, on PostgreSQL, Redis and etcd, all on
-// this machine with the generator: stored before they are acknowledged, queued, delivered. rate=N sends N a second,
+// BenchmarkPrivate sends private messages through four processes, a layer each, on PostgreSQL, Redis and etcd, all on
+// this machine with the generator: on the disk before they are acknowledged, queued, delivered. rate=N sends N a second,
 // rate=max keeps 4 on their way for each of the senders. It reports messages delivered a second, milliseconds from
 // request to receipt, and microseconds of CPU a message over all processes but the generator, and of the generator.
+//
+// procs=1 has GOMAXPROCS=1 in each process: where several share few processors, Go's threads need not look for work on
+// all of them.
 func BenchmarkPrivate(b *testing.B) {
-	for _, rate := range []int{1000, 4000, 8000, 0} {
-		name := fmt.Sprint("rate=", rate)
-		if rate == 0 {
-			name = "rate=max"
+	for _, procs := range []int{0, 1} {
+		for _, rate := range []int{1000, 4000, 8000, 0} {
+			name := fmt.Sprint("rate=", rate)
+			if rate == 0 {
+				name = "rate=max"
+			}
+			if procs != 0 {
+				name += fmt.Sprint("/procs=", procs)
+			}
+			b.Run(name, func(b *testing.B) {
+				if procs != 0 {
+					b.Setenv("GOMAXPROCS", strconv.Itoa(procs)) // of the processes: this one has read it
+				}
+				benchmarkPrivate(b, rate)
+			})
 		}
-		b.Run(name, func(b *testing.B) { benchmarkPrivate(b, rate) })
 	}
 }
 
@@ -89,7 +102,7 @@ type benched struct {
 }
 
 func newBenched(b *testing.B) *benched {
-	etcd, redis, postgres := testdeps.Etcd(b), testdeps.Redis(b), testdeps.StartPostgres(b)
+	etcd, redis, postgres := testdeps.Etcd(b), testdeps.Redis(b, "--appendonly", "yes"), testdeps.StartPostgres(b, "fsync=on", "full_page_writes=on")
 	back := migrated(b, backend{etcd: etcd.Endpoint(), redis: redis.Addr(), database: postgres.URL})
 	cfg := back.config()
 	cfg.Trace.SampleRatio = 0.01

@@ -32,11 +32,13 @@ type PostgresServer struct {
 	exited   chan struct{}
 	log      *bytes.Buffer
 	as       *syscall.SysProcAttr
+	settings []string
 }
 
 // StartPostgres makes and starts a server; it is stopped and its data removed when the test ends. The binaries
-// are found as Debian installs them, the newest version first. It does not wait for the disk: no test pulls the plug.
-func StartPostgres(t testing.TB) *PostgresServer {
+// are found as Debian installs them, the newest version first. It does not wait for the disk, since no test pulls the plug,
+// unless the settings (name=value) say so.
+func StartPostgres(t testing.TB, settings ...string) *PostgresServer {
 	t.Helper()
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(found) == 0 {
@@ -47,8 +49,9 @@ func StartPostgres(t testing.TB) *PostgresServer {
 		t.Fatalf("make PostgreSQL directory: %v", err)
 	}
 	p := &PostgresServer{
-		URL: "postgres://postgres@/postgres?" + url.Values{"host": {dir}, "sslmode": {"disable"}}.Encode(),
-		bin: found[len(found)-1], dir: dir, as: &syscall.SysProcAttr{},
+		settings: settings,
+		URL:      "postgres://postgres@/postgres?" + url.Values{"host": {dir}, "sslmode": {"disable"}}.Encode(),
+		bin:      found[len(found)-1], dir: dir, as: &syscall.SysProcAttr{},
 	}
 	t.Cleanup(func() {
 		p.Stop(t)
@@ -95,6 +98,9 @@ func (p *PostgresServer) Start(t testing.TB) {
 	p.log = &bytes.Buffer{}
 	server := exec.Command(filepath.Join(p.bin, "postgres"), "-D", filepath.Join(p.dir, "data"), "-k", p.dir,
 		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+	for _, s := range p.settings {
+		server.Args = append(server.Args, "-c", s)
+	}
 	server.SysProcAttr, server.Dir, server.Stdout, server.Stderr = p.as, p.dir, p.log, p.log
 	if err := server.Start(); err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
