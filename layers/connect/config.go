@@ -22,7 +22,7 @@ type Config struct {
 	Ping       time.Duration   `koanf:"ping" doc:"time between two pings to a connection"`
 	Check      time.Duration   `koanf:"session_check" doc:"time between two checks that a connection's session has not ended"`
 	Refresh    time.Duration   `koanf:"refresh" doc:"time between two looks whether the routes are still there"`
-	Repair     time.Duration   `koanf:"repair" doc:"time between two looks whether a message was missed; one that was is found within two, or three"`
+	Repair     time.Duration   `koanf:"repair" doc:"time between two looks whether a message was missed; one that was is found within a few, or, in a conversation that is quiet here, within 20 and a few; a minute later at most while the queue is behind"`
 	Drain      time.Duration   `koanf:"drain" doc:"when stopping, clients are told to go spread over this time"`
 	Timeout    time.Duration   `koanf:"timeout" doc:"deadline of each call to logic"`
 }

@@ -244,7 +244,7 @@ func (c *Connect) dismiss(ch *channel) {
 	ch.signalDrained()
 	ch.mu.Unlock()
 	if ch.bucket != nil {
-		c.m.deliveries[gone].Add(float64(c.sequencer.departUser(ch.who.user)))
+		c.m.deliveries[gone].Add(float64(c.sequencer.departUser(ch.who.user, ch.id())))
 		for _, room := range ch.bucket.remove(ch) {
 			c.depart(ch.who, room)
 		}
@@ -346,10 +346,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		p.deliveries[i] = d
 	}
 	done := make(chan struct{}, len(c.buckets))
-	c.sequencer.mu.Lock()
-	admit(p)
-	jobs, err := c.hand(p.perBucket, done)
-	c.sequencer.mu.Unlock()
+	jobs, err := c.admitAndHand(p, admit, done)
 	for err == nil && jobs > 0 {
 		select {
 		case <-done:
@@ -374,6 +371,14 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		}
 	}
 	return results, nil
+}
+
+// admitAndHand does both under the sequencer's lock: what is let through is in the buckets in that order.
+func (c *Connect) admitAndHand(p *push, admit func(*push), done chan<- struct{}) (jobs int, err error) {
+	c.sequencer.mu.Lock()
+	defer c.sequencer.mu.Unlock()
+	admit(p)
+	return c.hand(p.perBucket, done)
 }
 
 // excepted is the number of the connection, 0 if it is none of this node.

@@ -64,7 +64,11 @@
 //
 // # What may be lost
 //
-// Who has come is compared by clocks: where logic's is behind connect's, a direct message that is accepted that soon after
+// Of a user with more than 256 direct conversations since coming, those silent longest are forgotten, and taken up again
+// from the time that the last forgotten one had come to: what was missed before that is found by a resume alone, and what
+// task brings twice may go out twice.
+//
+// When a user has come is compared by clocks: where logic's is behind connect's, a direct message that is accepted that soon after
 // the user came, and whose push is missed, is found by who resumes, or names what it has with a ping.
 //
 // # Lock order

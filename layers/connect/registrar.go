@@ -273,13 +273,19 @@ func (r *registrar) life() contract.NodeRef {
 }
 
 // takeRenewed reports whether all routes were written anew since it was last asked: until then pushes may have missed
-// this node.
+// this node. Who cannot do what that asks for returns it.
 func (r *registrar) takeRenewed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	renewed := r.renewed
 	r.renewed = false
 	return renewed
+}
+
+func (r *registrar) returnRenewed(renewed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.renewed = r.renewed || renewed
 }
 
 // flush writes what is pending, or with anew everything, in place of whatever is written for this life.

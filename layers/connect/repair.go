@@ -62,7 +62,10 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 		switch {
 		case err != nil:
 			c.m.repairFailures.Inc()
-			if !mayPass(err) {
+			if contract.CodeOf(err) == contract.Internal {
+				looks++ // the fault of what is asked for, perhaps
+			}
+			if !mayPass(err) || looks >= repairLooks {
 				c.tel.Log.ErrorContext(ctx, "missed messages cannot be fetched", "conversation", string(of.conversation), "after", last, "err", err)
 				c.giveUp(of)
 				continue
@@ -137,7 +140,11 @@ func (c *Connect) giveUp(of subject) {
 		return
 	}
 	c.m.abandoned.Inc()
-	c.m.deliveries[lost].Add(float64(h.want-h.last) * float64(connections))
+	missing := h.want - h.last
+	if h.unknown {
+		missing = int64(len(h.held)) // what else was due is not known
+	}
+	c.m.deliveries[lost].Add(float64(missing) * float64(connections))
 	h.unknown, h.last, h.held = false, h.want, nil
 }
 
@@ -173,6 +180,10 @@ func (c *Connect) repairPage(ctx context.Context, of subject, missing contract.D
 			}
 			h.last = d.Seq
 			got.messages++
+			if d.Seq <= h.early {
+				delete(h.held, d.Seq)
+				continue
+			}
 			if except, pushed := h.held[d.Seq]; pushed {
 				d.except = c.excepted(except)
 				delete(h.held, d.Seq)
@@ -249,7 +260,8 @@ func (c *Connect) compareHeads(ctx context.Context) {
 // compares those: each user's in turn, once in activeRounds, or everybody's when pushes may have missed this node. So a
 // conversation of which no push has come is found as well.
 func (c *Connect) lookForUnheard(ctx context.Context, round int) {
-	for some := range slices.Chunk(c.sequencer.someUsers(round, c.registrar.takeRenewed()), contract.MaxHeads) {
+	renewed := c.registrar.takeRenewed()
+	for some := range slices.Chunk(c.sequencer.someUsers(round, renewed), contract.MaxHeads) {
 		asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 		reply, err := c.logic.DirectHeads(asking, &contract.DirectHeadsRequest{Users: some})
 		cancel()
@@ -257,6 +269,7 @@ func (c *Connect) lookForUnheard(ctx context.Context, round int) {
 			if ctx.Err() == nil {
 				c.tel.Log.Warn("heads of users not compared", "err", err)
 			}
+			c.registrar.returnRenewed(renewed)
 			return
 		}
 		for _, h := range reply.Heads {

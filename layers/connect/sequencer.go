@@ -109,16 +109,24 @@ func (s *sequencer) arriveUser(user contract.UserID) {
 	defer s.mu.Unlock()
 	u := s.users[user]
 	if u == nil {
-		u = &servedUser{since: time.Now()}
+		u = &servedUser{since: nextMilli(time.Now())}
 		s.users[user] = u
 	}
 	u.connections++
 }
 
+// nextMilli is the time, or else the next one that is whole milliseconds: the database keeps no less.
+func nextMilli(t time.Time) time.Time {
+	if whole := t.Truncate(time.Millisecond); !whole.Equal(t) {
+		return whole.Add(time.Millisecond)
+	}
+	return t
+}
+
 // departUser counts one less, before its bucket lets go of it: so a bucket without a connection of the user means
 // that the user has departed here, and that what is pushed next begins anew. It answers how many deferred messages
-// nobody is here any more to get.
-func (s *sequencer) departUser(user contract.UserID) (held int) {
+// nobody is here any more to get, but for those that this connection has sent.
+func (s *sequencer) departUser(user contract.UserID, connection contract.ConnID) (held int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.users[user]
@@ -127,7 +135,11 @@ func (s *sequencer) departUser(user contract.UserID) (held int) {
 	}
 	delete(s.users, user)
 	for _, h := range u.heads {
-		held += len(h.held)
+		for _, except := range h.held {
+			if except != connection {
+				held++
+			}
+		}
 	}
 	return held
 }
@@ -256,7 +268,8 @@ func (u *servedUser) head(c contract.Conversation) *head {
 	return h
 }
 
-// keep adds a head and, if there are too many, forgets the one of which a delivery came the longest ago.
+// keep adds a head and, if there are too many, forgets the one of which a delivery came the longest ago. One that is
+// being repaired, or is behind, stays.
 func (u *servedUser) keep(c contract.Conversation, h *head) {
 	if u.heads == nil {
 		u.heads = make(map[contract.Conversation]*head)
@@ -264,14 +277,16 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 	if len(u.heads) >= maxUserHeads {
 		var oldest contract.Conversation
 		for other, old := range u.heads {
-			if !old.repairing() && (oldest == "" || old.active < u.heads[oldest].active) {
+			if !old.repairing() && old.ahead <= old.last && (oldest == "" || old.active < u.heads[oldest].active) {
 				oldest = other
 			}
 		}
-		if until := u.heads[oldest].until; until.After(u.since) {
-			u.since = until
+		if old := u.heads[oldest]; old != nil { // else all stay
+			if until := nextMilli(old.until.Add(1)); until.After(u.since) {
+				u.since = until
+			}
+			delete(u.heads, oldest)
 		}
-		delete(u.heads, oldest)
 	}
 	u.heads[c] = h
 }

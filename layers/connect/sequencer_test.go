@@ -20,7 +20,7 @@ func TestForgetsTheOldest(t *testing.T) {
 	pushed := func(other int, seq int64) verdict {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.admitUser(&contract.Delivery{Conversation: with(other), Seq: seq, AcceptedAt: time.Now()}, 1)
+		return s.admitUser(&contract.Delivery{Conversation: with(other), Seq: seq, AcceptedAt: time.Now().Add(time.Second)}, 1)
 	}
 	for i := range maxUserHeads {
 		pushed(i+2, 1)
@@ -45,6 +45,27 @@ func TestForgetsTheOldest(t *testing.T) {
 				t.Errorf("the conversation with %d is forgotten", other)
 			}
 		}
+	}
+}
+
+// TestManyAtOnce has more conversations be heard of for the first time, by one push, than are kept of a user.
+func TestManyAtOnce(t *testing.T) {
+	logic, s := stocked(nil)
+	const many = maxUserHeads + 44
+	for other := range many {
+		s.add(contract.DirectConversation(2, contract.UserID(other+3)), "stored before")
+	}
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn := member(t, n, 2)
+	var pushed []contract.Delivery
+	for other := range many {
+		d := s.add(contract.DirectConversation(2, contract.UserID(other+3)), "x")
+		d.Users = []contract.UserID{2}
+		pushed = append(pushed, d)
+	}
+	n.push(t, pushed...)
+	for _, d := range pushed {
+		awaitSeqs(t, conn, d.Conversation, 2)
 	}
 }
 

@@ -44,11 +44,12 @@ type lane[A, R any] struct {
 
 // ticket is one call and, once done is closed, its outcome.
 type ticket[A, R any] struct {
-	ctx   context.Context // the caller's: for its deadline and trace
-	arg   *A
-	reply *Reply[R]
-	err   error
-	done  chan struct{}
+	arg      *A
+	deadline time.Time
+	trace    map[string]string
+	reply    *Reply[R]
+	err      error
+	done     chan struct{}
 }
 
 const (
@@ -66,8 +67,26 @@ func newBatcher[A, R any](c *caller, method string) *batcher[A, R] {
 
 // exchange is exchange for one call of a batch.
 func (b *batcher[A, R]) exchange(ctx context.Context, peer Peer, arg *A) (*Reply[R], error) {
-	t := &ticket[A, R]{ctx: ctx, arg: arg, done: make(chan struct{})}
-	if !b.add(peer, t) {
+	t := b.ticket(ctx, arg)
+	return t.wait(ctx, b.add(peer, t))
+}
+
+// exchangeAlone is exchange for one call that waits for no other, nor any for it.
+func (b *batcher[A, R]) exchangeAlone(ctx context.Context, peer Peer, arg *A) (*Reply[R], error) {
+	t := b.ticket(ctx, arg)
+	return t.wait(ctx, b.start(func() { b.send(peer, []*ticket[A, R]{t}) }))
+}
+
+func (b *batcher[A, R]) ticket(ctx context.Context, arg *A) *ticket[A, R] {
+	t := &ticket[A, R]{arg: arg, trace: make(map[string]string), done: make(chan struct{})}
+	t.deadline, _ = ctx.Deadline()
+	b.propagator.Inject(ctx, propagation.MapCarrier(t.trace))
+	return t
+}
+
+// wait is for a call that is on its way.
+func (t *ticket[A, R]) wait(ctx context.Context, onItsWay bool) (*Reply[R], error) {
+	if !onItsWay {
 		return nil, fmt.Errorf("%w: %w", errNotSent, errClosed)
 	}
 	select {
@@ -174,13 +193,10 @@ func (b *batcher[A, R]) answered(l *lane[A, R], n int) {
 func (b *batcher[A, R]) send(peer Peer, batch []*ticket[A, R]) {
 	request, latest := &Batch[A]{}, time.Time{}
 	for _, t := range batch {
-		deadline, _ := t.ctx.Deadline()
-		if deadline.After(latest) {
-			latest = deadline
+		if t.deadline.After(latest) {
+			latest = t.deadline
 		}
-		trace := make(map[string]string)
-		b.propagator.Inject(t.ctx, propagation.MapCarrier(trace))
-		request.Calls = append(request.Calls, Call[A]{Left: left(deadline), Trace: trace, Arg: t.arg})
+		request.Calls = append(request.Calls, Call[A]{Left: left(t.deadline), Trace: t.trace, Arg: t.arg})
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), latest) // each caller waits under its own
 	defer cancel()

@@ -117,7 +117,11 @@ func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 		// With From unknown the two directions may be accepted by two nodes, each keeping its sender's order.
 		key = contract.DirectConversation(max(r.From, 0), r.To)
 	}
-	return callBy(ctx, l.caller, "Send", string(key), r.ClientID != "", r, l.sends.exchange)
+	by := l.sends.exchange
+	if r.To != 0 && r.From == 0 {
+		by = l.sends.exchangeAlone // it is passed on to another node, which may take longer than the others
+	}
+	return callBy(ctx, l.caller, "Send", string(key), r.ClientID != "", r, by)
 }
 
 func (l *Logic) History(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {

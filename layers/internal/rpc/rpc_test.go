@@ -241,11 +241,11 @@ func TestHungPeer(t *testing.T) {
 			done := make(chan struct{})
 			go func() { calls.Wait(); close(done) }()
 			testwait.Receive(t, "every call ends with its deadline", done)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if link := l.conns[peer.Ref].link; link.calls.Load() != 0 {
-				t.Errorf("%d calls are kept whose callers have left", link.calls.Load())
-			}
+			eventually(t, "no call is kept whose caller has left", func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return l.conns[peer.Ref].link.calls.Load() == 0
+			})
 		})
 	}
 }

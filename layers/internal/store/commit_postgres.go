@@ -134,7 +134,7 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		return err
 	}
 	if len(rows) != len(distinct) {
-		return fmt.Errorf("number messages: %d of %d", len(rows), len(distinct))
+		return fmt.Errorf("%w: number messages: %d of %d", contract.ErrUncertain, len(rows), len(distinct))
 	}
 	for _, row := range rows {
 		r := distinct[row.Ord]
@@ -144,7 +144,7 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		}
 		var stored messageRow
 		if err := json.Unmarshal([]byte(*row.Earlier), &stored); err != nil {
-			return fmt.Errorf("read earlier message: %w", err)
+			return fmt.Errorf("%w: read earlier message: %w", contract.ErrUncertain, err)
 		}
 		*r = CommitResult{Message: stored.message(), Duplicate: stored.ID != r.Message.ID}
 	}

@@ -13,7 +13,7 @@
 //	wait     if there were none, wait up to a quarter of a second for new ones; go to handle, or again to look
 //	handle   call the handler; on an error pause; go to look
 //
-// All partitions that are read here look and wait together, in one round trip, at most every two milliseconds: a
+// All partitions that are read here look and wait together, in one round trip, at most every four milliseconds: a
 // message costs a share of it. Whose handler works does not take part; that one is waited for shortly, and if it is
 // slow the others go on without it. A Cluster answers for one slot at a time, so there each partition looks for itself.
 //

@@ -169,11 +169,15 @@ func (p *poller) look(polls []*poll) (served, still []*poll) {
 		if !one.pending {
 			one.messages = fresh[one.stream]
 		}
-		if one.err != nil || len(one.messages) > 0 || time.Since(one.since) > block { // its time may be over, though others get entries
+		if one.err != nil || len(one.messages) > 0 {
 			served = append(served, one)
 			continue
 		}
-		one.settled = true // nothing is pending
+		one.settled = true                 // nothing is pending
+		if time.Since(one.since) > block { // its time may be over, though others get entries
+			served = append(served, one)
+			continue
+		}
 		still = append(still, one)
 	}
 	return served, still

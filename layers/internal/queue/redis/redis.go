@@ -61,7 +61,7 @@ func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Q
 			ReadTimeout:           readTimeout,
 			WriteTimeout:          readTimeout,
 			ContextTimeoutEnabled: true,
-			// Every partition may be read here. Publishing, acknowledging and asking share the rest.
+			// On a Cluster every partition may be read by itself. Publishing, acknowledging and asking share the rest.
 			PoolSize:         cfg.Partitions + 16,
 			PipelinePoolSize: -1,
 			DisableIdentity:  true,
