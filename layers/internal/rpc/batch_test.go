@@ -161,14 +161,23 @@ func TestDeadlinesOfABatch(t *testing.T) {
 	if _, err := client.Send(short, &contract.SendRequest{Text: "slow"}); contract.CodeOf(err) != contract.Unavailable {
 		t.Errorf("a call whose time is up: %v", err)
 	}
+	// Two that travel together have each their own.
 	long, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	got, err := client.Send(long, &contract.SendRequest{Text: "quick"})
-	if err != nil {
-		t.Fatal(err)
+	short, cancel = context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	batch := []*ticket[contract.SendRequest, contract.Receipt]{
+		client.sends.ticket(long, &contract.SendRequest{Text: "quick"}), client.sends.ticket(short, &contract.SendRequest{Text: "quick"}),
 	}
-	if left := time.Duration(got.Seq) * time.Millisecond; left < 30*time.Minute || left > time.Hour {
-		t.Errorf("%v left of an hour", left)
+	client.sends.send(server.peer, batch)
+	for i, want := range []time.Duration{time.Hour, patience} {
+		reply, err := batch[i].wait(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Duration(reply.Value.Seq) * time.Millisecond; left < want/2 || left > want {
+			t.Errorf("%v left of %v", left, want)
+		}
 	}
 }
 
@@ -179,24 +188,26 @@ func TestTooLargeInABatch(t *testing.T) {
 	}}, nil, observability.Discard())
 	client := NewClients(config(), observability.Discard()).Logic(func() []Peer { return []Peer{server.peer} })
 	defer func() { _ = client.Close() }()
-	huge := strings.Repeat("x", maxPayload)
-	var calling sync.WaitGroup
-	for i := range 10 {
-		calling.Go(func() {
-			r := &contract.SendRequest{Text: "small"}
-			if i == 5 {
-				r.Text = huge
-			}
-			_, err := client.Send(t.Context(), r)
-			if i == 5 && contract.CodeOf(err) != contract.TooLarge {
-				t.Errorf("the large one: %v", err)
-			}
-			if i != 5 && err != nil {
-				t.Errorf("a small one: %v", err)
-			}
-		})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var batch []*ticket[contract.SendRequest, contract.Receipt]
+	for i := range 5 {
+		r := &contract.SendRequest{Text: "small"}
+		if i == 2 {
+			r.Text = strings.Repeat("x", maxPayload)
+		}
+		batch = append(batch, client.sends.ticket(ctx, r))
 	}
-	calling.Wait()
+	client.sends.send(server.peer, batch)
+	for i, one := range batch {
+		reply, err := one.wait(ctx, true)
+		switch {
+		case i == 2 && contract.CodeOf(err) != contract.TooLarge:
+			t.Errorf("the large one: %v", err)
+		case i != 2 && (err != nil || reply.Value.Seq != 1):
+			t.Errorf("a small one: %v, %v", reply, err)
+		}
+	}
 }
 
 func TestSendAfterClose(t *testing.T) {
