@@ -32,7 +32,7 @@ func TestAnotherNumberOfPartitionsIsRefused(t *testing.T) {
 	q := b.open(t)
 	for name, err := range map[string]error{
 		"Publish": q.Publish(t.Context(), items("k", "1")),
-		"Consume": q.Consume(t.Context(), (&received{}).handle),
+		"Consume": q.Consume(t.Context(), (&received{}).Handle),
 		"Ping":    q.Ping(t.Context()),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "has 5 partitions, queue.partitions is 4") {
@@ -88,8 +88,8 @@ func TestForeignRecordsAreSetAside(t *testing.T) {
 	}
 	must(t, q.Publish(t.Context(), items(key, "2")))
 	r := &received{}
-	consume(t, b.open(t), r.handle)
-	r.wait(t, "1", "2")
+	consume(t, b.open(t), r.Handle)
+	r.Wait(t, "1", "2")
 	eventually(t, "nothing is left", func() bool { return depth(t, q) == 0 })
 	aside, err := q.SetAside(t.Context(), 10)
 	must(t, err)
@@ -136,9 +136,9 @@ func TestPublishingAfterAnOutageKeepsOrder(t *testing.T) {
 	must(t, q.Publish(t.Context(), items("k", "3")))
 	must(t, q.Publish(t.Context(), items("k", "1", "2", "3", "4")))
 	r := &received{}
-	consume(t, b.open(t), r.handle)
-	r.wait(t, "0", "1", "2", "3", "4")
-	if got := r.bodies(); len(got) > 8 {
+	consume(t, b.open(t), r.Handle)
+	r.Wait(t, "0", "1", "2", "3", "4")
+	if got := r.Bodies(); len(got) > 8 {
 		t.Errorf("got %q, want what was given up at most once", got)
 	}
 }
@@ -156,9 +156,9 @@ func TestLostRepliesOfPublishing(t *testing.T) {
 		t.Errorf("%d replies were lost, want 2", lost.Hits())
 	}
 	r := &received{}
-	consume(t, b.open(t), r.handle)
-	r.wait(t, "0", "1", "2", "3")
-	if got := r.bodies(); len(got) != 4 {
+	consume(t, b.open(t), r.Handle)
+	r.Wait(t, "0", "1", "2", "3")
+	if got := r.Bodies(); len(got) != 4 {
 		t.Errorf("got %q, want each once", got)
 	}
 }
@@ -262,7 +262,7 @@ func TestALostOwnerIsTold(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return r.handle(ctx, items)
+		return r.Handle(ctx, items)
 	})
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
 	<-entered
@@ -270,8 +270,8 @@ func TestALostOwnerIsTold(t *testing.T) {
 	if err := <-told; err == nil {
 		t.Error("the handler's context has not ended")
 	}
-	r.wait(t, "1", "2")
-	if got := r.items[0].Attempt; got < 2 {
+	r.Wait(t, "1", "2")
+	if got := r.Items()[0].Attempt; got < 2 {
 		t.Errorf("attempt is %d, want more than 1", got)
 	}
 }
@@ -281,9 +281,9 @@ func TestPartitionsOfADeadConsumerPassOn(t *testing.T) {
 	b := start(t)
 	dying := b.open(t)
 	r := &received{}
-	stop := consume(t, dying, r.handle)
+	stop := consume(t, dying, r.Handle)
 	must(t, dying.Publish(t.Context(), items("k", "1")))
-	r.wait(t, "1")
+	r.Wait(t, "1")
 	unheard := b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.LeaveGroup}, Err: kerr.CoordinatorLoadInProgress, TopLevel: true, Count: -1})
 	stop()
 	if unheard.Hits() == 0 {
@@ -291,9 +291,9 @@ func TestPartitionsOfADeadConsumerPassOn(t *testing.T) {
 	}
 	q := b.open(t)
 	vanished := time.Now()
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "2")))
-	r.wait(t, "1", "2")
+	r.Wait(t, "1", "2")
 	if took := time.Since(vanished); took > 10*time.Second {
 		t.Errorf("it took %s, want not much more than the second that the session lasts", took)
 	}
@@ -326,16 +326,16 @@ func TestAttemptsAreKnownToTheNextOwner(t *testing.T) {
 		t.Errorf("committed is %d with %q, want 0 with handed=2", of.At, of.Metadata)
 	}
 	r := &received{}
-	consume(t, b.open(t), r.handle)
-	r.wait(t, "1", "2", "3", "4")
+	consume(t, b.open(t), r.Handle)
+	r.Wait(t, "1", "2", "3", "4")
 	var got []int
-	for _, it := range r.items {
+	for _, it := range r.Items() {
 		got = append(got, it.Attempt)
 	}
 	if want := []int{2, 2, 1, 1}; !slices.Equal(got, want) {
 		t.Errorf("attempts %v, want %v", got, want)
 	}
-	if at := r.items[0].EnqueuedAt; at.Before(before) || at.After(time.Now()) {
+	if at := r.Items()[0].EnqueuedAt; at.Before(before) || at.After(time.Now()) {
 		t.Errorf("enqueued at %s, want between %s and now", at, before)
 	}
 }
@@ -347,12 +347,12 @@ func TestCommitsAreRepeated(t *testing.T) {
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
 	b.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed, Count: 4})
 	r := &received{}
-	stop := consume(t, q, r.handle)
+	stop := consume(t, q, r.Handle)
 	eventually(t, "Ping says so", func() bool { return q.Ping(t.Context()) != nil })
 	eventually(t, "they are acknowledged", func() bool { return depth(t, q) == 0 })
 	eventually(t, "Ping is content", func() bool { return q.Ping(t.Context()) == nil })
 	stop()
-	if got := r.bodies(); !slices.Equal(got, []string{"1", "2"}) {
+	if got := r.Bodies(); !slices.Equal(got, []string{"1", "2"}) {
 		t.Errorf("got %q, want each once", got)
 	}
 }
@@ -363,9 +363,9 @@ func TestDeletedTopicsAreMadeAgain(t *testing.T) {
 	q := b.open(t)
 	r := &received{}
 	want := []string{"before"}
-	consume(t, b.open(t), r.handle)
+	consume(t, b.open(t), r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "before")))
-	r.wait(t, want...)
+	r.Wait(t, want...)
 	for _, body := range []string{"after one", "after two"} {
 		must(t, b.DeleteTopic(topic))
 		eventually(t, "publishing works", func() bool {
@@ -374,7 +374,7 @@ func TestDeletedTopicsAreMadeAgain(t *testing.T) {
 			return q.Publish(ctx, items("k", body)) == nil
 		})
 		want = append(want, body)
-		r.wait(t, want...)
+		r.Wait(t, want...)
 	}
 	must(t, q.Ping(t.Context()))
 }
@@ -491,6 +491,6 @@ func TestPublishCopies(t *testing.T) {
 	refused.Remove()
 	must(t, q.Publish(t.Context(), items("k", "2")))
 	r := &received{}
-	consume(t, b.open(t), r.handle)
-	r.wait(t, "0", "1", "2")
+	consume(t, b.open(t), r.Handle)
+	r.Wait(t, "0", "1", "2")
 }

@@ -1,10 +1,6 @@
 package kafka_test
 
 import (
-	"context"
-	"fmt"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,34 +8,28 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"gochat/layers/internal/queue"
 	"gochat/layers/internal/queue/kafka"
+	"gochat/layers/internal/queue/queuetest"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
 const (
-	patience   = 60 * time.Second
+	patience   = testwait.Patience
 	partitions = 4
 	bound      = 2500
 	topic      = "gochat.deliveries"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+type received = queuetest.Received
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
+var (
+	must       = queuetest.Must
+	items      = queuetest.Items
+	consume    = queuetest.Consume
+	eventually = testwait.Eventually
+)
 
 // broker is franz-go's imitation of a cluster. In every other of its lives it is at other addresses.
 type broker struct{ *testdeps.KafkaCluster }
@@ -76,80 +66,5 @@ func (b *broker) beside(t testing.TB) (*kgo.Client, *kadm.Client) {
 	return c, kadm.NewClient(c)
 }
 
-func items(key string, bodies ...string) []queue.Item {
-	var all []queue.Item
-	for _, b := range bodies {
-		all = append(all, queue.Item{Key: key, Body: []byte(b)})
-	}
-	return all
-}
-
 // keyIn is a key of the partition.
-func keyIn(p int) string {
-	for key := "a"; ; key += "a" {
-		if queue.Partition(key, partitions) == p {
-			return key
-		}
-	}
-}
-
-// consume runs until the end of the test, or until stop is called, which waits for the end.
-func consume(t *testing.T, q queue.Queue, h queue.Handler) (stop func()) {
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- q.Consume(ctx, h) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("Consume: %v", err)
-			}
-		case <-time.After(patience):
-			t.Errorf("Consume has not returned within %s", patience)
-		}
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-// received keeps what handlers have acknowledged.
-type received struct {
-	mu    sync.Mutex
-	items []queue.Item
-}
-
-func (r *received) handle(_ context.Context, items []queue.Item) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.items = append(r.items, items...)
-	return nil
-}
-
-func (r *received) bodies() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var all []string
-	for _, it := range r.items {
-		all = append(all, string(it.Body))
-	}
-	return all
-}
-
-// wait ends the test unless exactly want has come, in this order, items that come again counted once.
-func (r *received) wait(t *testing.T, want ...string) {
-	t.Helper()
-	distinct := func() []string {
-		var all []string
-		for _, b := range r.bodies() {
-			if !slices.Contains(all, b) {
-				all = append(all, b)
-			}
-		}
-		return all
-	}
-	eventually(t, fmt.Sprintf("%q arrive", want), func() bool { return len(distinct()) >= len(want) })
-	if got := distinct(); !slices.Equal(got, want) {
-		t.Fatalf("got %q, want %q", got, want)
-	}
-}
+func keyIn(p int) string { return queuetest.KeyIn(p, partitions) }

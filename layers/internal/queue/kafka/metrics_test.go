@@ -10,27 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/queue/queuetest"
 	"gochat/observability"
 )
-
-// value sums the series of the metric that have the label value, or all of them if label is "".
-func value(t *testing.T, registry *prometheus.Registry, name, label string) (sum float64, series int) {
-	t.Helper()
-	families, err := registry.Gather()
-	must(t, err)
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			if label == "" || (len(m.GetLabel()) == 1 && m.GetLabel()[0].GetValue() == label) {
-				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
-				series++
-			}
-		}
-	}
-	return sum, series
-}
 
 func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
@@ -58,21 +40,21 @@ func TestMetrics(t *testing.T) {
 		{"gochat_queue_consumed_total", "", 0},
 	} {
 		eventually(t, c.name+" has its value", func() bool {
-			got, _ := value(t, registry, c.name, c.label)
+			got, _ := queuetest.Value(t, registry, c.name, c.label)
 			return got == c.want
 		})
 	}
 	eventually(t, "the age is that of the items", func() bool {
-		age, series := value(t, registry, "gochat_queue_oldest_age_seconds", "")
+		age, series := queuetest.Value(t, registry, "gochat_queue_oldest_age_seconds", "")
 		return age > 0 && age < patience.Seconds() && series == partitions
 	})
 	release <- struct{}{}
 	eventually(t, "they are consumed", func() bool {
-		got, _ := value(t, registry, "gochat_queue_consumed_total", "")
+		got, _ := queuetest.Value(t, registry, "gochat_queue_consumed_total", "")
 		return got == 3
 	})
 	stop()
-	if _, series := value(t, registry, "gochat_queue_depth", ""); series != 0 {
+	if _, series := queuetest.Value(t, registry, "gochat_queue_depth", ""); series != 0 {
 		t.Errorf("%d partitions have a depth after they were given up", series)
 	}
 }

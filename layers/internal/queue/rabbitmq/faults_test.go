@@ -23,15 +23,15 @@ func testDeletedQueues(t *testing.T, b *broker) {
 	cfg := b.config(t)
 	q := open(t, cfg, queuetest.NewOwners())
 	r := &received{}
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "before")))
 	want := []string{"before"}
-	r.wait(t, want...)
+	r.Wait(t, want...)
 	for _, body := range []string{"after"} {
 		b.clean(t, cfg)
 		eventually(t, "publishing works", func() bool { return q.Publish(t.Context(), items("k", body)) == nil })
 		want = append(want, body)
-		r.wait(t, want...)
+		r.Wait(t, want...)
 	}
 	eventually(t, "the reader has its queues again", func() bool { return q.Ping(t.Context()) == nil })
 }
@@ -47,8 +47,8 @@ func testUnroutable(t *testing.T, b *broker) {
 	}
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
 	r := &received{}
-	consume(t, open(t, cfg, queuetest.NewOwners()), r.handle)
-	r.wait(t, "1", "2")
+	consume(t, open(t, cfg, queuetest.NewOwners()), r.Handle)
+	r.Wait(t, "1", "2")
 }
 
 // A publisher with another bound takes the queue as it is, and the broker keeps the queue's own.
@@ -74,10 +74,10 @@ func testFence(t *testing.T, b *broker) {
 		t.Errorf("the queue holds %d, want about 11", held)
 	}
 	r := &received{}
-	consume(t, open(t, cfg, queuetest.NewOwners()), r.handle)
-	r.wait(t, numbers(1, int(held))...)
+	consume(t, open(t, cfg, queuetest.NewOwners()), r.Handle)
+	r.Wait(t, numbers(1, int(held))...)
 	eventually(t, "there is room again", func() bool { return q.Publish(t.Context(), items("k", "last")) == nil })
-	r.wait(t, append(numbers(1, int(held)), "last")...)
+	r.Wait(t, append(numbers(1, int(held)), "last")...)
 }
 
 // Only one instance reads a partition, even if several own it, and it gives way when it can no longer be heard.
@@ -100,20 +100,20 @@ func testFencedReader(t *testing.T, b *broker) {
 	<-entered
 	r := &received{}
 	second := open(t, cfg, queuetest.NewOwners())
-	consume(t, second, r.handle)
+	consume(t, second, r.Handle)
 	publisher := open(t, cfg, nil)
 	for _, n := range numbers(41, 80) { // until after the second has registered
 		must(t, publisher.Publish(t.Context(), items("k", n)))
 		time.Sleep(10 * time.Millisecond)
 	}
-	if got := r.distinct(); len(got) > 0 { // the control: they arrive when the first reader is cut off
+	if got := r.Distinct(); len(got) > 0 { // the control: they arrive when the first reader is cut off
 		t.Errorf("a second reader got %q while the first lives", got)
 	}
 	start := time.Now()
 	cut.swallow()
-	r.wait(t, numbers(1, 80)...)
+	r.Wait(t, numbers(1, 80)...)
 	t.Logf("passed on after %s with a heartbeat of %s", time.Since(start).Round(100*time.Millisecond), cfg.Heartbeat)
-	if got := r.items[0].Attempt; got < 2 {
+	if got := r.Items()[0].Attempt; got < 2 {
 		t.Errorf("attempt of an item that another reader held is %d, want more than 1", got)
 	}
 	leave.Do(func() { close(release) })
@@ -152,13 +152,13 @@ func testManyDeaths(t *testing.T, b *broker) {
 		stop()
 	}
 	r := &received{}
-	consume(t, open(t, cfg, queuetest.NewOwners()), r.handle)
+	consume(t, open(t, cfg, queuetest.NewOwners()), r.Handle)
 	first := 1 + 32*(1+2+3) // what the dead have acknowledged: batches of 32
 	eventually(t, "the rest arrives", func() bool {
-		got := r.distinct()
+		got := r.Distinct()
 		return len(got) > 0 && got[len(got)-1] == fmt.Sprint(last)
 	})
-	got := r.distinct()
+	got := r.Distinct()
 	if begin := last - len(got) + 1; begin > first || !slices.Equal(got, numbers(begin, last)) {
 		t.Errorf("%d items from %s on are not in order, or begin after %d", len(got), got[0], first)
 	}
@@ -180,8 +180,8 @@ func testForeignMessages(t *testing.T, b *broker) {
 	eventually(t, "they are there", func() bool { return depth() == 5 })
 	must(t, q.Publish(t.Context(), items("k", "2")))
 	r := &received{}
-	consume(t, q, r.handle)
-	r.wait(t, "1", "2")
+	consume(t, q, r.Handle)
+	r.Wait(t, "1", "2")
 	eventually(t, "nothing is left", func() bool { return depth() == 0 })
 	aside, err := q.SetAside(t.Context(), 10)
 	must(t, err)
@@ -203,9 +203,9 @@ func testHungBroker(t *testing.T, b *broker) {
 	cfg := b.config(t)
 	q := open(t, cfg, queuetest.NewOwners())
 	r := &received{}
-	stop := consume(t, q, r.handle)
+	stop := consume(t, q, r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "1")))
-	r.wait(t, "1")
+	r.Wait(t, "1")
 	b.Pause()
 	start := time.Now()
 	bounded := func() context.Context {
@@ -227,9 +227,9 @@ func testHungBroker(t *testing.T, b *broker) {
 	}
 	stop() // returns though nothing is answered
 	b.Resume()
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	eventually(t, "publishing works", func() bool { return q.Publish(bounded(), items("k", "2", "3")) == nil })
-	r.wait(t, "1", "2", "3")
+	r.Wait(t, "1", "2", "3")
 }
 
 // A broker short of memory or disk takes no items and says so. What it holds is still read.
@@ -248,15 +248,15 @@ func testBlockedBroker(t *testing.T, b *broker) {
 		t.Errorf("Ping: %v, want that the broker is low on memory", err)
 	}
 	r := &received{}
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	start := time.Now()
-	eventually(t, "what it holds arrives", func() bool { return len(r.distinct()) > 0 })
+	eventually(t, "what it holds arrives", func() bool { return len(r.Distinct()) > 0 })
 	if took := time.Since(start); took > 4*time.Second { // on the connection that is blocked it would take more than 5
 		t.Errorf("what it holds arrives after %s", took)
 	}
 	b.Ctl("set_vm_memory_high_watermark", "0.4")
 	eventually(t, "it takes items again", func() bool { return blocked() == nil && q.Ping(t.Context()) == nil })
-	r.wait(t, "1", "2")
+	r.Wait(t, "1", "2")
 }
 
 // The names and fields are what operators and other versions rely on.
@@ -305,6 +305,6 @@ func testTooLong(t *testing.T, b *broker) {
 	}
 	must(t, q.Publish(t.Context(), items("k", long)))
 	r := &received{}
-	consume(t, q, r.handle)
-	r.wait(t, "1", long)
+	consume(t, q, r.Handle)
+	r.Wait(t, "1", long)
 }

@@ -71,9 +71,9 @@ func TestSentinelFailover(t *testing.T) {
 	r := &received{}
 	q := open(t, cfg, queuetest.NewOwners(), observability.Discard())
 	t.Cleanup(func() { _ = q.Close() })
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
-	r.wait(t, "1", "2")
+	r.Wait(t, "1", "2")
 	eventually(t, "the replica has caught up and is known to the sentinel", func() bool {
 		streams, err := onReplica.Exists(t.Context(), stream("k")).Result()
 		known, err2 := onSentinel.Do(t.Context(), "sentinel", "replicas", "main").Slice()
@@ -86,5 +86,5 @@ func TestSentinelFailover(t *testing.T) {
 		defer cancel()
 		return q.Publish(ctx, items("k", "3", "4")) == nil
 	})
-	r.wait(t, "1", "2", "3", "4")
+	r.Wait(t, "1", "2", "3", "4")
 }

@@ -50,16 +50,16 @@ func TestWipedRedisIsInitialisedAgain(t *testing.T) {
 			q := open(t, cfg, queuetest.NewOwners(), observability.Discard())
 			t.Cleanup(func() { _ = q.Close() })
 			r := &received{}
-			consume(t, q, r.handle)
+			consume(t, q, r.Handle)
 			want := []string{"before"}
 			must(t, q.Publish(t.Context(), items("k", "before")))
-			r.wait(t, want...)
+			r.Wait(t, want...)
 			for _, body := range []string{"after one", "after two"} {
 				must(t, beside.FlushAll(t.Context()).Err())
 				must(t, beside.ScriptFlush(t.Context()).Err())
 				must(t, q.Publish(t.Context(), items("k", body)))
 				want = append(want, body)
-				r.wait(t, want...)
+				r.Wait(t, want...)
 			}
 			must(t, q.Ping(t.Context()))
 		})
@@ -74,7 +74,7 @@ func TestItemsReadAwayByAnEarlierOwnerAreFound(t *testing.T) {
 	var once sync.Once
 	consume(t, q, func(ctx context.Context, items []queue.Item) error {
 		once.Do(func() { close(entered); <-release })
-		return r.handle(ctx, items)
+		return r.Handle(ctx, items)
 	})
 	must(t, q.Publish(t.Context(), items("k", "1")))
 	<-entered
@@ -84,7 +84,7 @@ func TestItemsReadAwayByAnEarlierOwnerAreFound(t *testing.T) {
 	}).Err())
 	must(t, q.Publish(t.Context(), items("k", "3")))
 	close(release)
-	r.wait(t, "1", "2", "3")
+	r.Wait(t, "1", "2", "3")
 }
 
 func TestEntriesThatAreNotDeliveriesAreRemoved(t *testing.T) {
@@ -107,8 +107,8 @@ func TestEntriesThatAreNotDeliveriesAreRemoved(t *testing.T) {
 	must(t, q.Publish(t.Context(), items("k", "2")))
 
 	r := &received{}
-	consume(t, q, r.handle)
-	r.wait(t, "1", "2")
+	consume(t, q, r.Handle)
+	r.Wait(t, "1", "2")
 	eventually(t, "nothing is left", func() bool {
 		pending, err := beside.XPending(t.Context(), s, "task").Result()
 		return err == nil && pending.Count == 0 && beside.XLen(t.Context(), s).Val() == 0
@@ -123,20 +123,20 @@ func TestAcknowledgementsOutliveAnAbsence(t *testing.T) {
 	var once sync.Once
 	consume(t, q, func(ctx context.Context, items []queue.Item) error {
 		once.Do(func() { close(entered); <-release })
-		return r.handle(ctx, items)
+		return r.Handle(ctx, items)
 	})
 	must(t, q.Publish(t.Context(), items("k", "1", "2")))
 	<-entered
 	server.Kill()
 	close(release)
 	eventually(t, "the handler has returned and the acknowledgement failed", func() bool {
-		return len(r.bodies()) > 0 && q.Ping(t.Context()) != nil
+		return len(r.Bodies()) > 0 && q.Ping(t.Context()) != nil
 	})
 	server.Start()
 	eventually(t, "they are acknowledged", func() bool { return beside.XLen(t.Context(), stream("k")).Val() == 0 })
 	eventually(t, "publishing works", func() bool { return q.Publish(t.Context(), items("k", "3")) == nil })
-	r.wait(t, "1", "2", "3")
-	if got := r.bodies(); len(got) != 3 {
+	r.Wait(t, "1", "2", "3")
+	if got := r.Bodies(); len(got) != 3 {
 		t.Errorf("got %q, want each once", got)
 	}
 }
@@ -145,9 +145,9 @@ func TestAcknowledgementsOutliveAnAbsence(t *testing.T) {
 func TestHungRedis(t *testing.T) {
 	q, _, server := start(t)
 	r := &received{}
-	stop := consume(t, q, r.handle)
+	stop := consume(t, q, r.Handle)
 	must(t, q.Publish(t.Context(), items("k", "1")))
-	r.wait(t, "1")
+	r.Wait(t, "1")
 	server.Pause()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -159,9 +159,9 @@ func TestHungRedis(t *testing.T) {
 	}
 	stop() // returns though no read is answered
 	server.Resume()
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	eventually(t, "publishing works", func() bool { return q.Publish(t.Context(), items("k", "2", "3")) == nil })
-	r.wait(t, "1", "2", "3")
+	r.Wait(t, "1", "2", "3")
 }
 
 // Had the client repeated the read whose reply was lost, "2" would come before "1".
@@ -178,17 +178,17 @@ func TestLostReplyOfARead(t *testing.T) {
 	behind := open(t, config(addr), queuetest.NewOwners(), observability.Discard())
 	t.Cleanup(func() { _ = behind.Close() })
 	r := &received{}
-	consume(t, behind, r.handle)
+	consume(t, behind, r.Handle)
 	eventually(t, "the partition is read", func() bool {
 		_, err := connect(t, server.Addr()).XPending(t.Context(), stream("k"), "task").Result()
 		return err == nil
 	})
 	must(t, q.Publish(t.Context(), items("k", "cut here")))
-	r.wait(t, "cut here", "2")
+	r.Wait(t, "cut here", "2")
 	if !tripped.Load() {
 		t.Error("no reply was lost")
 	}
-	if got := r.items[0].Attempt; got < 2 {
+	if got := r.Items()[0].Attempt; got < 2 {
 		t.Errorf("attempt is %d, want more than 1 after a lost reply", got)
 	}
 }
@@ -249,7 +249,7 @@ func TestPingNamesAPartitionThatCannotBeRead(t *testing.T) {
 	q, beside, _ := start(t)
 	r := &received{}
 	must(t, beside.Set(t.Context(), stream("k"), "not a stream", 0).Err())
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	eventually(t, "Ping fails", func() bool { return q.Ping(t.Context()) != nil })
 	if err := q.Publish(t.Context(), items("k", "1")); err == nil {
 		t.Error("publishing to what is not a stream succeeded")
@@ -257,7 +257,7 @@ func TestPingNamesAPartitionThatCannotBeRead(t *testing.T) {
 	must(t, beside.Del(t.Context(), stream("k")).Err())
 	eventually(t, "Ping succeeds", func() bool { return q.Ping(t.Context()) == nil })
 	must(t, q.Publish(t.Context(), items("k", "1")))
-	r.wait(t, "1")
+	r.Wait(t, "1")
 }
 
 func TestItemsKnowWhenTheyWereEnqueued(t *testing.T) {
@@ -266,9 +266,9 @@ func TestItemsKnowWhenTheyWereEnqueued(t *testing.T) {
 	must(t, q.Publish(t.Context(), items("k", "1")))
 	after := time.Now()
 	r := &received{}
-	consume(t, q, r.handle)
-	r.wait(t, "1")
-	if got := r.items[0].EnqueuedAt; got.Before(before) || got.After(after) {
+	consume(t, q, r.Handle)
+	r.Wait(t, "1")
+	if got := r.Items()[0].EnqueuedAt; got.Before(before) || got.After(after) {
 		t.Errorf("enqueued at %s, want between %s and %s", got, before, after)
 	}
 }

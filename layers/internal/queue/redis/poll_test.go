@@ -2,11 +2,10 @@ package redis_test
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 
-	"gochat/layers/internal/queue"
+	"gochat/layers/internal/queue/queuetest"
 	"gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/testdeps"
 	"gochat/layers/internal/testwait"
@@ -37,15 +36,6 @@ func (l *leaving) Run(ctx context.Context, _ int, own func(ctx context.Context, 
 	return nil
 }
 
-// keyIn is a key of the partition.
-func keyIn(p int) string {
-	for i := 0; ; i++ {
-		if key := fmt.Sprint(i); queue.Partition(key, partitions) == p {
-			return key
-		}
-	}
-}
-
 // TestQuietPartitionIsGivenUp has a partition without items be given up while another gets some all the time: they are
 // read together.
 func TestQuietPartitionIsGivenUp(t *testing.T) {
@@ -61,15 +51,15 @@ func busy(t *testing.T) (*redis.Queue, *leaving) {
 	q := open(t, config(testdeps.Redis(t).Addr()), owner, observability.Discard())
 	t.Cleanup(func() { _ = q.Close() })
 	r := &received{}
-	consume(t, q, r.handle)
+	consume(t, q, r.Handle)
 	ctx, stop := context.WithCancel(t.Context())
 	var publishing sync.WaitGroup
 	publishing.Go(func() {
 		for ctx.Err() == nil {
-			_ = q.Publish(ctx, items(keyIn(0), "x")) // refused when ctx ends
+			_ = q.Publish(ctx, items(queuetest.KeyIn(0, partitions), "x")) // refused when ctx ends
 		}
 	})
 	t.Cleanup(func() { stop(); publishing.Wait() })
-	eventually(t, "items come", func() bool { return len(r.bodies()) > 100 })
+	eventually(t, "items come", func() bool { return len(r.Bodies()) > 100 })
 	return q, owner
 }
