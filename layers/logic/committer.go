@@ -20,7 +20,8 @@ type committer struct {
 	m         *metrics
 	log       *slog.Logger
 
-	waiting chan *pending
+	waiting  chan *pending
+	admitted atomic.Int64 // by admit
 
 	mu     sync.RWMutex // held to hand over, so that none is handed over after closed
 	closed bool
@@ -47,13 +48,26 @@ func newCommitter(cfg CommitConfig, store Store, p *publisher, m *metrics, log *
 // busyRetry is what a sender is told to wait when the queue is full: a few commits.
 const busyRetry = 200 * time.Millisecond
 
+func errBusy() error {
+	return contract.RetryLater(contract.Unavailable, busyRetry, "too many messages are waiting to be stored")
+}
+
+// admit keeps places for n messages until done is called. It is Unavailable if there are not that many.
+func (c *committer) admit(n int) (done func(), err error) {
+	if c.admitted.Add(int64(n)) > int64(c.cfg.Queue) {
+		c.admitted.Add(-int64(n))
+		return nil, errBusy()
+	}
+	return func() { c.admitted.Add(-int64(n)) }, nil
+}
+
 // commit answers the message as stored; for a clientId used before, the first one. It does not wait for a place:
 // Unavailable if there is none. When ctx is about to end, the message is taken back, if it still waits: Unavailable,
 // and it is not stored. If a transaction has it by then, the error says that its outcome is not known.
 func (c *committer) commit(ctx context.Context, m contract.Message, origin contract.ConnID) (contract.Message, error) {
 	p := &pending{message: m, origin: origin, accepted: time.Now(), done: make(chan outcome, 1)}
 	if !c.handOver(p) {
-		return contract.Message{}, contract.RetryLater(contract.Unavailable, busyRetry, "too many messages are waiting to be stored")
+		return contract.Message{}, errBusy()
 	}
 	ctx, cancel := withTimeToAnswer(ctx)
 	defer cancel()

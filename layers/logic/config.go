@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"gochat/layers/internal/contract"
 )
 
 // Login policies.
@@ -41,7 +43,7 @@ type RateConfig struct {
 type CommitConfig struct {
 	Gather  time.Duration `koanf:"gather" doc:"how long a commit waits for further messages, if the one before it had several"`
 	Batch   int           `koanf:"batch" doc:"messages in one transaction at most"`
-	Queue   int           `koanf:"queue" doc:"messages that may wait for a transaction; more are answered unavailable"`
+	Queue   int           `koanf:"queue" doc:"messages that may wait to be stored; more are answered unavailable"`
 	Timeout time.Duration `koanf:"timeout" doc:"deadline of one transaction"`
 }
 
@@ -89,8 +91,8 @@ func (c Config) Validate() error {
 	if c.Commit.Gather < 0 || c.Commit.Gather > time.Second {
 		errs = append(errs, fmt.Errorf("commit.gather: %v: want 0s to 1s", c.Commit.Gather))
 	}
-	if c.Commit.Queue < c.Commit.Batch {
-		errs = append(errs, fmt.Errorf("commit.queue: %d: want at least commit.batch, %d", c.Commit.Queue, c.Commit.Batch))
+	if least := max(c.Commit.Batch, contract.MaxSends); c.Commit.Queue < least {
+		errs = append(errs, fmt.Errorf("commit.queue: %d: want %d or more, and no less than commit.batch", c.Commit.Queue, least))
 	}
 	if c.Commit.Timeout < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("commit.timeout: %v: want 100ms or more", c.Commit.Timeout))

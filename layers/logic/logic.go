@@ -13,7 +13,7 @@ import (
 	"gochat/observability"
 )
 
-var _ contract.Logic = (*Logic)(nil)
+var _ contract.LogicService = (*Logic)(nil)
 
 // Store is what logic asks of the database. Commit stores all or nothing.
 type Store interface {

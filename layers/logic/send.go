@@ -22,6 +22,15 @@ func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 	return receipt, err
 }
 
+// AdmitSends implements contract.LogicService: there is place for as many as commit.queue.
+func (l *Logic) AdmitSends(n int) (done func(), err error) {
+	done, err = l.committer.admit(n)
+	if err != nil {
+		l.committer.m.refused.WithLabelValues(string(contract.CodeOf(err))).Add(float64(n))
+	}
+	return done, err
+}
+
 func (l *Logic) send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
 	session, err := l.sessions.who(ctx, r.Credential)
 	if err != nil {

@@ -92,6 +92,17 @@ type Logic interface {
 	Typing(context.Context, *TypingRequest) (*Empty, error)
 }
 
+// MaxSends is how many Sends come together at most.
+const MaxSends = 256
+
+// LogicService is Logic as a node of the layer serves it.
+type LogicService interface {
+	Logic
+	// AdmitSends says at once whether n Sends that came together may go on: all of them, or Unavailable for all. They
+	// hold their places until done is called.
+	AdmitSends(n int) (done func(), err error)
+}
+
 // Empty is an answer that has nothing to say but that it was done.
 type Empty struct{}
 

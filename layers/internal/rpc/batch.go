@@ -57,7 +57,7 @@ const (
 	// round of the queue and one push cost much the same for a few messages as for one.
 	batchPause = 16 * time.Millisecond
 	batchFull  = 64
-	batchMost  = 256
+	batchMost  = contract.MaxSends
 	batchFew   = 8 // in a batchPause: not worth that people wait for one another
 )
 
@@ -207,15 +207,15 @@ func (b *batcher[A, R]) send(peer Peer, batch []*ticket[A, R]) {
 		}
 		return
 	}
-	switch {
-	case err != nil:
-	case replies.Err != nil:
-		err = replies.Err
-	case replies.Value == nil || len(*replies.Value) != len(batch):
-		err = errors.New("peer answered another number of calls than it was asked")
-	}
 	for i, t := range batch {
-		if t.err = err; err == nil {
+		switch {
+		case err != nil:
+			t.err = err
+		case replies.Err != nil:
+			t.reply = &Reply[R]{Err: replies.Err}
+		case replies.Value == nil || len(*replies.Value) != len(batch):
+			t.err = errors.New("peer answered another number of calls than it was asked")
+		default:
 			t.reply = &(*replies.Value)[i]
 		}
 		close(t.done)
@@ -223,9 +223,18 @@ func (b *batcher[A, R]) send(peer Peer, batch []*ticket[A, R]) {
 }
 
 // handleBatch registers a method whose calls come by batches. Each is handled by itself, at the same time as the
-// others.
-func handleBatch[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
+// others. A batch that is not admitted is refused as a whole, and so at once: an answer to some of its calls would have
+// to wait for the others.
+func handleBatch[A, R any](
+	s *service, method string, admit func(n int) (done func(), err error), f func(context.Context, *A) (*R, error),
+) error {
 	return s.register(method, func(ctx context.Context, batch *Batch[A], reply *Reply[[]Reply[R]]) error {
+		done, err := admit(len(batch.Calls))
+		if err != nil {
+			reply.Err = contract.AsError(err)
+			return nil
+		}
+		defer done()
 		replies := make([]Reply[R], len(batch.Calls))
 		var handling sync.WaitGroup
 		one := func(i int) {

@@ -12,14 +12,21 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
 // sender answers Send alone.
 type sender struct {
 	contract.Logic
+	admitting
 	send func(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error)
 }
+
+// admitting refuses nobody.
+type admitting struct{}
+
+func (admitting) AdmitSends(int) (done func(), err error) { return func() {}, nil }
 
 func (s sender) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
 	return s.send(ctx, r)
@@ -206,6 +213,71 @@ func TestTooLargeInABatch(t *testing.T) {
 			t.Errorf("the large one: %v", err)
 		case i != 2 && (err != nil || reply.Value.Seq != 1):
 			t.Errorf("a small one: %v, %v", reply, err)
+		}
+	}
+}
+
+// full lets in as many as there are places.
+type full struct {
+	sender
+	mu     sync.Mutex
+	places int
+}
+
+func (f *full) AdmitSends(n int) (done func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n > f.places {
+		return nil, contract.RetryLater(contract.Unavailable, time.Minute, "full")
+	}
+	f.places -= n
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.places += n
+	}, nil
+}
+
+// A batch for which there is no place is refused while those that have one are in hand, and when they are answered there
+// is place again.
+func TestBatchNotAdmitted(t *testing.T) {
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	l := &full{places: 4, sender: sender{send: func(ctx context.Context, _ *contract.SendRequest) (*contract.Receipt, error) {
+		entered <- struct{}{}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return &contract.Receipt{}, ctx.Err()
+	}}}
+	server := serve(t, ref("logic-1"), l, nil, observability.Discard())
+	client := logicOn(t, server.peer)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	batch := func() (all []*ticket[contract.SendRequest, contract.Receipt]) {
+		for range 3 {
+			all = append(all, client.sends.ticket(ctx, &contract.SendRequest{}))
+		}
+		return all
+	}
+	first, second, third := batch(), batch(), batch()
+	sent := make(chan struct{})
+	go func() { defer close(sent); client.sends.send(server.peer, first) }()
+	for range first {
+		testwait.Receive(t, "the first are in hand", entered)
+	}
+	client.sends.send(server.peer, second)
+	for _, one := range second {
+		if reply, err := one.wait(ctx, true); err != nil || reply.Err == nil || reply.Err.RetryAfter != time.Minute {
+			t.Errorf("got %+v and %v, want what was said of the batch", reply, err)
+		}
+	}
+	close(release)
+	testwait.Receive(t, "the first are answered", sent)
+	client.sends.send(server.peer, third)
+	for _, one := range append(first, third...) {
+		if reply, err := one.wait(ctx, true); err != nil || reply.Err != nil {
+			t.Errorf("one that had a place: %+v, %v", reply, err)
 		}
 	}
 }

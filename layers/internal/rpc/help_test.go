@@ -59,7 +59,7 @@ func (r *requests) PostReadRequest(context.Context, *protocol.Message, error) er
 }
 
 // serve starts a server; it is drained when the test ends.
-func serve(t *testing.T, ref contract.NodeRef, l contract.Logic, c contract.Connect, tel observability.Telemetry) *node {
+func serve(t *testing.T, ref contract.NodeRef, l contract.LogicService, c contract.Connect, tel observability.Telemetry) *node {
 	t.Helper()
 	srv, err := NewServer(config(), tel.Log)
 	if err != nil {

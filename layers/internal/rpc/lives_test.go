@@ -20,7 +20,7 @@ import (
 func TestClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	entered, block := make(chan struct{}), make(chan struct{})
-	n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) {
 		close(entered)
 		<-block
 		return nil, nil
@@ -55,7 +55,7 @@ func TestClose(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	inside, release := make(chan struct{}), make(chan struct{})
-	n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) {
 		close(inside)
 		<-release
 		return &contract.Room{Name: "late"}, nil
@@ -97,7 +97,7 @@ func TestDrainIsBounded(t *testing.T) {
 	}
 	inside, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	err = srv.ServeLogic(&scripted{func(context.Context, string, any) (any, error) { close(inside); <-release; return nil, nil }}, observability.Discard())
+	err = srv.ServeLogic(&scripted{reply: func(context.Context, string, any) (any, error) { close(inside); <-release; return nil, nil }}, observability.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestRestarts(t *testing.T) {
 	const rounds, callers = 8, 8
 	var mu sync.Mutex
 	done := make(map[string]int)
-	logic := &scripted{func(_ context.Context, _ string, r any) (any, error) {
+	logic := &scripted{reply: func(_ context.Context, _ string, r any) (any, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		done[r.(*contract.SendRequest).Text]++

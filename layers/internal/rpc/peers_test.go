@@ -19,7 +19,7 @@ import (
 
 // counting is a Logic that counts its calls.
 func counting(calls *atomic.Int32) *scripted {
-	return &scripted{func(context.Context, string, any) (any, error) { calls.Add(1); return nil, nil }}
+	return &scripted{reply: func(context.Context, string, any) (any, error) { calls.Add(1); return nil, nil }}
 }
 
 // keyFor is a room whose messages go to the peer first.
@@ -257,7 +257,7 @@ func TestConversationsHaveOneNode(t *testing.T) {
 	var peers []Peer
 	for i := range 4 {
 		id := fmt.Sprintf("logic-%d", i)
-		n := serve(t, ref(contract.NodeID(id)), &scripted{func(_ context.Context, _ string, r any) (any, error) {
+		n := serve(t, ref(contract.NodeID(id)), &scripted{reply: func(_ context.Context, _ string, r any) (any, error) {
 			s := r.(*contract.SendRequest)
 			c := string(contract.RoomConversation(s.Room))
 			if s.To != 0 {
@@ -304,7 +304,7 @@ func TestConnectionsOfNodesThatLeft(t *testing.T) {
 	release := make(chan struct{})
 	var once sync.Once
 	defer once.Do(func() { close(release) })
-	leaving := serve(t, ref("logic-1"), &scripted{func(_ context.Context, m string, _ any) (any, error) {
+	leaving := serve(t, ref("logic-1"), &scripted{reply: func(_ context.Context, m string, _ any) (any, error) {
 		if m == "CreateRoom" { // which is not repeated elsewhere
 			<-release
 		}

@@ -38,8 +38,8 @@ func TestEveryMethod(t *testing.T) {
 		method, request = m, r
 		return nil, nil
 	}
-	n := serve(t, ref("logic-1"), &scripted{record}, nil, observability.Discard())
-	peer := serve(t, ref("connect-1"), nil, &nodeScript{record}, observability.Discard()).peer
+	n := serve(t, ref("logic-1"), &scripted{reply: record}, nil, observability.Discard())
+	peer := serve(t, ref("connect-1"), nil, &nodeScript{reply: record}, observability.Discard()).peer
 	connect := NewClients(config(), observability.Discard()).Connect(func() []Peer { return []Peer{peer} })
 	t.Cleanup(func() { _ = connect.Close() })
 	random := rand.New(rand.NewSource(1))
@@ -164,7 +164,7 @@ func TestErrorsCross(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			tel, log := logged()
 			var calls atomic.Int32
-			n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) { calls.Add(1); return nil, c.err }}, nil, tel)
+			n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) { calls.Add(1); return nil, c.err }}, nil, tel)
 			_, err := logicOn(t, n.peer).Rooms(t.Context(), &contract.RoomsRequest{})
 			var got *contract.Error
 			if !errors.As(err, &got) || *got != c.want {
@@ -182,7 +182,7 @@ func TestErrorsCross(t *testing.T) {
 
 func TestDeadlinesCross(t *testing.T) {
 	seen := make(chan time.Time, 1)
-	n := serve(t, ref("logic-1"), &scripted{func(ctx context.Context, _ string, _ any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(ctx context.Context, _ string, _ any) (any, error) {
 		deadline, _ := ctx.Deadline()
 		seen <- deadline
 		return nil, nil
@@ -207,7 +207,7 @@ func TestDeadlinesCross(t *testing.T) {
 	}
 	t.Run("it ends the handler", func(t *testing.T) {
 		ended := make(chan struct{})
-		n := serve(t, ref("logic-1"), &scripted{func(ctx context.Context, _ string, _ any) (any, error) {
+		n := serve(t, ref("logic-1"), &scripted{reply: func(ctx context.Context, _ string, _ any) (any, error) {
 			<-ctx.Done()
 			close(ended)
 			return nil, ctx.Err()
@@ -255,7 +255,7 @@ func TestSecret(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tel, log := logged()
 			var calls atomic.Int32
-			n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) { calls.Add(1); return nil, nil }}, nil, tel)
+			n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) { calls.Add(1); return nil, nil }}, nil, tel)
 			for _, heartbeat := range []bool{false, true} {
 				conn, err := net.Dial("tcp", n.peer.Addr)
 				if err != nil {
@@ -308,7 +308,7 @@ func TestSecret(t *testing.T) {
 
 // A handler does not get to see the secret, so it cannot tell it.
 func TestHandlersDoNotSeeTheSecret(t *testing.T) {
-	n := serve(t, ref("logic-1"), &scripted{func(ctx context.Context, _ string, _ any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(ctx context.Context, _ string, _ any) (any, error) {
 		if strings.Contains(fmt.Sprint(ctx.Value(share.ReqMetaDataKey)), secret) {
 			t.Error("the secret is in the handler's context")
 		}
@@ -321,7 +321,7 @@ func TestHandlersDoNotSeeTheSecret(t *testing.T) {
 
 func TestPanics(t *testing.T) {
 	tel, log := logged()
-	n := serve(t, ref("logic-1"), &scripted{func(_ context.Context, _ string, r any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(_ context.Context, _ string, r any) (any, error) {
 		if _, ok := r.(*contract.LoginRequest); ok {
 			panic("boom")
 		}
@@ -346,7 +346,7 @@ func TestTraceContext(t *testing.T) {
 	tel := observability.Discard()
 	tel.Traces = provider
 	inHandler := make(chan apitrace.SpanContext, 1)
-	n := serve(t, ref("logic-1"), &scripted{func(ctx context.Context, _ string, _ any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(ctx context.Context, _ string, _ any) (any, error) {
 		inHandler <- apitrace.SpanContextFromContext(ctx)
 		return nil, nil
 	}}, nil, tel)
@@ -383,7 +383,7 @@ func TestTraceContext(t *testing.T) {
 func TestMessagesAboveTheLimit(t *testing.T) {
 	release := make(chan struct{})
 	large := strings.Repeat("x", maxPayload)
-	n := serve(t, ref("logic-1"), &scripted{func(_ context.Context, method string, _ any) (any, error) {
+	n := serve(t, ref("logic-1"), &scripted{reply: func(_ context.Context, method string, _ any) (any, error) {
 		switch method {
 		case "Inbox":
 			<-release
@@ -420,7 +420,7 @@ func TestMessagesAboveTheLimit(t *testing.T) {
 
 // A length that a peer cannot mean is not allocated, and garbage does no harm.
 func TestGarbage(t *testing.T) {
-	n := serve(t, ref("logic-1"), &scripted{func(context.Context, string, any) (any, error) { return nil, nil }}, nil, observability.Discard())
+	n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) { return nil, nil }}, nil, observability.Discard())
 	header := protocol.NewMessage().Encode()[:12]
 	for name, sent := range map[string][]byte{
 		"not rpcx":               []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),

@@ -9,6 +9,7 @@ import (
 // scripted is a Logic and a Connect whose every method asks reply, which knows the method by its name. A nil answer
 // is the zero value.
 type scripted struct {
+	admitting
 	reply func(ctx context.Context, method string, request any) (any, error)
 }
 

@@ -175,7 +175,7 @@ func safely[A, R any](ctx context.Context, arg *A, f func(context.Context, *A) (
 }
 
 // ServeLogic answers contract.Logic with l.
-func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) error {
+func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemetry) error {
 	s := &service{serviceLogic, srv.rpcx, newTelemetry(tel, "server")}
 	return errors.Join(
 		handle(s, "Register", l.Register),
@@ -197,7 +197,7 @@ func (srv *Server) ServeLogic(l contract.Logic, tel observability.Telemetry) err
 		handle(s, "Online", l.Online),
 		handle(s, "Announce", l.Announce),
 		handle(s, "PresenceChanged", l.PresenceChanged),
-		handleBatch(s, "Send", l.Send),
+		handleBatch(s, "Send", l.AdmitSends, l.Send),
 		handle(s, "History", l.History),
 		handle(s, "Heads", l.Heads),
 		handle(s, "ConversationHeads", l.ConversationHeads),
