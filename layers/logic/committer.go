@@ -209,7 +209,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 			continue
 		}
 		c.m.accepted.Inc()
-		fresh = append(fresh, outgoingOf(messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted)))
+		fresh = append(fresh, outgoingOf(messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted), results[i].Outbox))
 	}
 	c.publisher.add(fresh)
 	for i, p := range batch {

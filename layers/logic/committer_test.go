@@ -177,18 +177,18 @@ type stuckStore struct {
 	stored []contract.Message
 }
 
-func (s *stuckStore) Commit(_ context.Context, batch []contract.Message, _ []contract.MessageID) ([]contract.CommitResult, error) {
+func (s *stuckStore) Commit(_ context.Context, batch []contract.Message, _ []contract.OutboxPosition) ([]contract.CommitResult, error) {
 	<-s.enter
 	results := make([]contract.CommitResult, len(batch))
 	for i, m := range batch {
 		m.Seq = int64(len(s.stored) + 1)
 		s.stored = append(s.stored, m)
-		results[i].Message = m
+		results[i].Message, results[i].Outbox = m, contract.OutboxPosition(m.Seq)
 	}
 	return results, nil
 }
 
-func (s *stuckStore) DeleteOutbox(context.Context, []contract.MessageID) error { return nil }
+func (s *stuckStore) DeleteOutbox(context.Context, []contract.OutboxPosition) error { return nil }
 
 // A sender whose time is up is told what is known, in time to hear it: of a message in a transaction, nothing; of one
 // that waits, that it is not stored, and so it is.

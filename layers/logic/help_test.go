@@ -156,7 +156,8 @@ func (p person) say(t testing.TB, l *Logic, room contract.RoomID, text string) *
 	return r
 }
 
-// recordedQueue keeps what is published; fail, if set, decides.
+// recordedQueue keeps what is published; fail, if set, decides: with a contract.PublishError, what the other partitions get
+// is kept.
 type recordedQueue struct {
 	mu    sync.Mutex
 	items []contract.Item
@@ -166,13 +167,23 @@ type recordedQueue struct {
 func (q *recordedQueue) Publish(_ context.Context, items []contract.Item) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	var err error
 	if q.fail != nil {
-		if err := q.fail(items); err != nil {
-			return err
+		err = q.fail(items)
+	}
+	var partial *contract.PublishError
+	for _, item := range items {
+		if err == nil || errors.As(err, &partial) && !slices.Contains(partial.Partitions, q.Partition(item.Key)) {
+			q.items = append(q.items, item)
 		}
 	}
-	q.items = append(q.items, items...)
-	return nil
+	return err
+}
+
+// Partition implements Publisher: a hundred of them, the room's number or that of the direct conversation's first user.
+func (q *recordedQueue) Partition(key string) int {
+	parties, _ := contract.Conversation(key).Parse()
+	return int(int64(parties.Room)+int64(parties.Low)) % 100
 }
 
 func (q *recordedQueue) failing(fail func([]contract.Item) error) {
@@ -316,7 +327,7 @@ func gate(s *store.Store) *gatedStore {
 	return &gatedStore{Store: s, entered: make(chan int, 10_000), enter: make(chan struct{})}
 }
 
-func (s *gatedStore) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error) {
+func (s *gatedStore) Commit(ctx context.Context, batch []contract.Message, published []contract.OutboxPosition) ([]contract.CommitResult, error) {
 	s.entered <- len(batch)
 	select {
 	case <-s.enter:

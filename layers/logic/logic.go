@@ -30,15 +30,16 @@ type Store interface {
 	Leave(ctx context.Context, room contract.RoomID, user contract.UserID) error
 	Members(ctx context.Context, room contract.RoomID, after contract.UserID, limit int) ([]contract.User, bool, error)
 
-	Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error)
+	Commit(ctx context.Context, batch []contract.Message, published []contract.OutboxPosition) ([]contract.CommitResult, error)
 	History(ctx context.Context, c contract.Conversation, after, before int64, limit int) ([]contract.Message, bool, error)
 	Heads(ctx context.Context, conversations []contract.Conversation) (map[contract.Conversation]int64, error)
 	DirectHeads(ctx context.Context, users []contract.UserSince) ([]contract.UserHead, error)
 	LastBefore(ctx context.Context, c contract.Conversation, since time.Time, before int64) (int64, error)
 	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
-	Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Message, error)
-	DeleteOutbox(ctx context.Context, ids []contract.MessageID) error
+	OutboxEnd(ctx context.Context) (contract.OutboxPosition, error)
+	Outbox(ctx context.Context, after, end contract.OutboxPosition, limit int) ([]contract.OutboxRow, error)
+	DeleteOutbox(ctx context.Context, rows []contract.OutboxPosition) error
 }
 
 // Sessions keeps who is logged in. Get, Touch and Create extend a session's life.
@@ -58,9 +59,11 @@ type Presence interface {
 	Forget(ctx context.Context, node contract.NodeRef) ([]contract.RoomID, error)
 }
 
-// Publisher is the queue's entrance: it has the items when it returns nil.
+// Publisher is the queue's entrance: it has the items when Publish returns nil, and those of all other partitions after
+// a contract.PublishError.
 type Publisher interface {
 	Publish(ctx context.Context, items []contract.Item) error
+	Partition(key string) int
 }
 
 // IDs makes message ids. It fails while this process has no node number.

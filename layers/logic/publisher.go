@@ -2,8 +2,10 @@ package logic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,33 +32,32 @@ type publisher struct {
 	mu        sync.Mutex
 	gathered  []outgoing
 	behind    bool
-	doubted   time.Time            // it stays behind until then
-	published []contract.MessageID // rows to delete with the next commit
+	doubted   time.Time                 // it stays behind until then
+	published []contract.OutboxPosition // rows to delete with the next commit
 }
 
-// outgoing is a stored message as it goes to the queue.
+// outgoing is a stored message as it goes to the queue, and its row of the outbox.
 type outgoing struct {
-	id   contract.MessageID
+	row  contract.OutboxPosition
 	item contract.Item
 }
 
-func outgoingOf(d contract.Delivery) outgoing {
-	return outgoing{d.Message, item(string(d.Conversation), d.Traceparent, encode(&d))}
+func outgoingOf(d contract.Delivery, row contract.OutboxPosition) outgoing {
+	return outgoing{row, item(string(d.Conversation), d.Traceparent, encode(&d))}
 }
 
 const (
 	maxGathered    = 16384           // messages kept in memory for a queue that is slow
 	publishBatch   = 500             // messages handed to the queue at once
 	publishTimeout = 5 * time.Second // of one such batch
-	publishPause   = 250 * time.Millisecond
-	idleDelete     = time.Second // published rows go with the next commit, or after this if there is none
-	sweepEvery     = 2 * time.Second
-	sweepAge       = 10 * time.Second // older rows than this are nobody's: their publisher would have caught up
-	doubtTime      = sweepAge         // in which a commit in doubt comes through, or else is left to the sweeper
+	// After a failure: longer, up to the second, where there is much to read past what a partition does not take.
+	publishPause    = 250 * time.Millisecond
+	publishPauseMax = 2 * time.Second
+	idleDelete      = time.Second // published rows go with the next commit, or after this if there is none
+	sweepEvery      = 2 * time.Second
+	sweepAge        = 10 * time.Second // older rows than this are nobody's: their publisher would have caught up
+	doubtTime       = sweepAge         // in which a commit in doubt comes through, or else is left to the sweeper
 )
-
-// ever is later than every row, whatever the clocks of the nodes say.
-var ever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newPublisher(store Store, queue Publisher, m *metrics, log *slog.Logger) *publisher {
 	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1)}
@@ -68,7 +69,9 @@ func (p *publisher) add(batch []outgoing) {
 		return
 	}
 	p.mu.Lock()
-	if !p.behind && len(p.gathered)+len(batch) > maxGathered {
+	// Of what was committed with an answer that got lost, the outbox alone knows the rows.
+	lost := slices.ContainsFunc(batch, func(o outgoing) bool { return o.row == 0 })
+	if !p.behind && (lost || len(p.gathered)+len(batch) > maxGathered) {
 		p.fall()
 	}
 	if p.behind {
@@ -117,7 +120,7 @@ func (p *publisher) wakeUp() {
 }
 
 // takePublished answers the outbox rows that may be deleted; returnPublished gives them back if they were not.
-func (p *publisher) takePublished() []contract.MessageID {
+func (p *publisher) takePublished() []contract.OutboxPosition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	taken := p.published
@@ -125,10 +128,10 @@ func (p *publisher) takePublished() []contract.MessageID {
 	return taken
 }
 
-func (p *publisher) returnPublished(ids []contract.MessageID) {
+func (p *publisher) returnPublished(rows []contract.OutboxPosition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.published = append(ids, p.published...)
+	p.published = append(rows, p.published...)
 }
 
 // run publishes until stop is closed and nothing gathered is left, or the queue does not take it: then it stays in
@@ -145,10 +148,11 @@ func (p *publisher) run(ctx context.Context, stop <-chan struct{}) {
 		case <-stop:
 			stopping = true
 		}
+		begun := time.Now()
 		caughtUp := p.publishAll(ctx)
 		if !caughtUp && !stopping {
 			select {
-			case <-time.After(publishPause):
+			case <-time.After(min(max(publishPause, 3*time.Since(begun)), publishPauseMax)):
 			case <-stop:
 				stopping = true
 			}
@@ -184,19 +188,17 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 		}
 		for len(batch) > 0 {
 			n := min(len(batch), publishBatch)
-			if err := p.publish(ctx, batch[:n]); err != nil {
-				p.log.Warn("queue does not take messages, they stay in the outbox", "messages", len(batch), "err", err)
-				p.m.left.Add(float64(len(batch)))
-				p.mu.Lock()
-				p.fall()
-				p.mu.Unlock()
+			held, err := p.publish(ctx, batch[:n])
+			p.mu.Lock()
+			p.published = append(p.published, rowsOf(held)...)
+			p.mu.Unlock()
+			if err != nil {
+				left := len(batch) - len(held)
+				p.log.Warn("queue does not take messages, they stay in the outbox", "messages", left, "err", err)
+				p.m.left.Add(float64(left))
+				p.fallBehind()
 				return false
 			}
-			p.mu.Lock()
-			for i := range batch[:n] {
-				p.published = append(p.published, batch[i].id)
-			}
-			p.mu.Unlock()
 			batch = batch[n:]
 		}
 	}
@@ -225,66 +227,128 @@ func (p *publisher) catchUp(ctx context.Context) bool {
 
 // publishToEnd publishes all rows that were in the outbox when it was called.
 func (p *publisher) publishToEnd(ctx context.Context) bool {
-	for {
-		n, err := p.publishOutbox(ctx, ever)
-		if err != nil {
-			p.log.Debug("outbox not published", "err", err)
-			return false
-		}
-		if n < publishBatch {
-			return true
-		}
+	if err := p.publishOutbox(ctx, func(time.Time) bool { return true }); err != nil {
+		p.log.Debug("outbox not published", "err", err)
+		return false
 	}
+	return true
 }
 
-// publishOutbox publishes and deletes one batch of rows older than the time, and answers how many.
-func (p *publisher) publishOutbox(ctx context.Context, olderThan time.Time) (int, error) {
+// publishOutbox publishes and deletes the rows that were in the outbox when it was called and are due by the times of
+// their messages, until a page has none. Nothing overtakes: what follows a row that is not due in its conversation is
+// left, and so is the rest of a partition that did not take its items. The error says why there is such a rest.
+func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool) error {
+	end, err := p.store.OutboxEnd(ctx)
+	if err != nil {
+		return err
+	}
+	young, stuck := make(map[contract.Conversation]bool), make(map[int]bool)
+	var failed error
+	for after := contract.OutboxPosition(0); after < end; {
+		rows, err := p.page(ctx, after, end)
+		if err != nil || len(rows) == 0 {
+			return errors.Join(failed, err)
+		}
+		after = rows[len(rows)-1].Position
+		var batch []outgoing
+		anyDue := false
+		for i := range rows {
+			m := &rows[i].Message
+			// Clocks of the nodes that made the messages may differ, so a later message can look older than an earlier one.
+			if young[m.Conversation] || !due(m.CreatedAt) {
+				young[m.Conversation] = true
+				continue
+			}
+			anyDue = true
+			if !stuck[p.queue.Partition(string(m.Conversation))] {
+				// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
+				batch = append(batch, outgoingOf(messageDelivery(m, "", m.CreatedAt), rows[i].Position))
+			}
+		}
+		if !anyDue {
+			return failed
+		}
+		held, err := p.publish(ctx, batch)
+		p.m.swept.Add(float64(len(held)))
+		if err := p.delete(ctx, rowsOf(held)); err != nil {
+			return err
+		}
+		var partial *contract.PublishError
+		switch {
+		case errors.As(err, &partial):
+			failed = err
+			for _, partition := range partial.Partitions {
+				stuck[partition] = true
+			}
+		case err != nil:
+			return err
+		}
+	}
+	return failed
+}
+
+func (p *publisher) page(ctx context.Context, after, end contract.OutboxPosition) ([]contract.OutboxRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	rows, err := p.store.Outbox(ctx, olderThan, publishBatch)
-	if err != nil || len(rows) == 0 {
-		return 0, err
-	}
-	batch, ids := make([]outgoing, len(rows)), make([]contract.MessageID, len(rows))
-	for i := range rows {
-		// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
-		batch[i], ids[i] = outgoingOf(messageDelivery(&rows[i], "", rows[i].CreatedAt)), rows[i].ID
-	}
-	if err := p.publish(ctx, batch); err != nil {
-		return 0, err
-	}
-	p.m.swept.Add(float64(len(rows)))
-	return len(rows), p.store.DeleteOutbox(ctx, ids)
+	return p.store.Outbox(ctx, after, end, publishBatch)
 }
 
-func (p *publisher) publish(ctx context.Context, batch []outgoing) error {
+// publish answers what the queue holds for sure. The error says why that is not all.
+func (p *publisher) publish(ctx context.Context, batch []outgoing) (held []outgoing, err error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
 	items := make([]contract.Item, len(batch))
 	for i := range batch {
 		items[i] = batch[i].item
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := p.queue.Publish(ctx, items); err != nil {
-		return fmt.Errorf("publish: %w", err)
+	err = p.queue.Publish(ctx, items)
+	var partial *contract.PublishError
+	switch {
+	case err == nil:
+		held = batch
+	case errors.As(err, &partial):
+		for _, o := range batch {
+			if !slices.Contains(partial.Partitions, p.queue.Partition(o.item.Key)) {
+				held = append(held, o)
+			}
+		}
 	}
-	p.m.published.Add(float64(len(items)))
-	return nil
+	p.m.published.Add(float64(len(held)))
+	if err != nil {
+		err = fmt.Errorf("publish: %w", err)
+	}
+	return held, err
+}
+
+func rowsOf(batch []outgoing) []contract.OutboxPosition {
+	rows := make([]contract.OutboxPosition, len(batch))
+	for i := range batch {
+		rows[i] = batch[i].row
+	}
+	return rows
 }
 
 // deletePublished deletes the rows that no commit took along.
 func (p *publisher) deletePublished(ctx context.Context) bool {
-	ids := p.takePublished()
-	if len(ids) == 0 {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	if err := p.store.DeleteOutbox(ctx, ids); err != nil {
+	rows := p.takePublished()
+	if err := p.delete(ctx, rows); err != nil {
 		p.log.Debug("published outbox rows not deleted", "err", err)
-		p.returnPublished(ids)
+		p.returnPublished(rows)
 		return false
 	}
 	return true
+}
+
+func (p *publisher) delete(ctx context.Context, rows []contract.OutboxPosition) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return p.store.DeleteOutbox(ctx, rows)
 }
 
 // sweep publishes the rows that processes left behind when they died, until ctx ends.
@@ -292,14 +356,9 @@ func (p *publisher) sweep(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		for {
-			n, err := p.publishOutbox(ctx, time.Now().Add(-sweepAge))
-			if err != nil && ctx.Err() == nil {
-				p.log.Warn("outbox not swept", "err", err)
-			}
-			if err != nil || n == 0 { // fewer than were asked for does not mean that no more are due
-				break
-			}
+		err := p.publishOutbox(ctx, func(made time.Time) bool { return time.Since(made) > sweepAge })
+		if err != nil && ctx.Err() == nil {
+			p.log.Warn("outbox not swept", "err", err)
 		}
 		select {
 		case <-tick.C:

@@ -158,9 +158,9 @@ type busyStore struct {
 	other func()
 }
 
-func (s *busyStore) Outbox(ctx context.Context, olderThan time.Time, limit int) ([]contract.Message, error) {
+func (s *busyStore) OutboxEnd(ctx context.Context) (contract.OutboxPosition, error) {
 	s.other()
-	return s.Store.Outbox(ctx, olderThan, limit)
+	return s.Store.OutboxEnd(ctx)
 }
 
 // A publisher that fell behind goes ahead again though the outbox is never empty.
@@ -187,6 +187,88 @@ func TestBehindEndsUnderLoad(t *testing.T) {
 	})
 }
 
+// stuck is a queue of which some partitions take nothing.
+func stuck(q *recordedQueue, partitions ...int) func([]contract.Item) error {
+	return func(items []contract.Item) error {
+		for _, item := range items {
+			if slices.Contains(partitions, q.Partition(item.Key)) {
+				return &contract.PublishError{Partitions: partitions, Err: errAway}
+			}
+		}
+		return nil
+	}
+}
+
+// A partition that takes nothing holds up what is in it, however much that is, and nothing else.
+func TestStuckPartition(t *testing.T) {
+	const many = 2*publishBatch + 100
+	h := newHouse(t)
+	l := h.running(t)
+	ann := register(t, l, "ann")
+	waiting := func(t *testing.T, want int64) {
+		t.Helper()
+		eventually(t, "all but what is stuck is out of the outbox", func() bool {
+			n, _, err := h.store.OutboxSize(t.Context())
+			return err == nil && n == want
+		})
+	}
+	rooms := []contract.RoomID{1}
+	for range 2 {
+		room, err := l.CreateRoom(t.Context(), &contract.CreateRoomRequest{Credential: ann.by, Name: "room"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rooms = append(rooms, room.ID)
+	}
+	h.queue.failing(stuck(h.queue, int(rooms[0])))
+	leave(t, h, "room:1", many, time.Now())
+	for i, room := range []contract.RoomID{rooms[1], rooms[0], rooms[2], rooms[0], rooms[1], rooms[2]} {
+		ann.say(t, l, room, fmt.Sprint(i))
+	}
+	waiting(t, many+2)
+	if !l.committer.publisher.isBehind() {
+		t.Error("it is ahead, with a partition that is stuck")
+	}
+	for range 3 {
+		for _, room := range rooms {
+			ann.say(t, l, room, "more")
+		}
+	}
+	waiting(t, many+5)
+	h.queue.failing(nil)
+	waiting(t, 0)
+	eventually(t, "it is ahead again", func() bool { return !l.committer.publisher.isBehind() })
+	next := make(map[contract.Conversation]int64)
+	for _, d := range h.queue.deliveries(t, true) {
+		if d.Seq > next[d.Conversation]+1 {
+			t.Fatalf("%s: seq %d is published after %d", d.Conversation, d.Seq, next[d.Conversation])
+		}
+		next[d.Conversation] = max(next[d.Conversation], d.Seq)
+	}
+	for i, want := range []int64{many + 5, 5, 5} {
+		if c := contract.RoomConversation(rooms[i]); next[c] != want {
+			t.Errorf("%s: published up to %d, want %d", c, next[c], want)
+		}
+	}
+}
+
+// The sweeper goes past a partition that takes nothing, and past one conversation's young rows.
+func TestSweepPastStuckPartition(t *testing.T) {
+	h := newHouse(t)
+	h.deps.Singleton = everybody{}
+	h.queue.failing(stuck(h.queue, 1))
+	old := time.Now().Add(-time.Hour)
+	leave(t, h, "room:1", publishBatch+100, old)
+	leave(t, h, "room:2", 10, old)
+	leave(t, h, "room:2", 10, time.Now().Add(time.Hour))
+	leave(t, h, "room:3", 10, old)
+	h.running(t)
+	eventually(t, "the others are published", func() bool { return len(h.queue.deliveries(t, true)) == 20 })
+	if n, _, err := h.store.OutboxSize(t.Context()); err != nil || n != publishBatch+110 {
+		t.Errorf("%d rows are left, %v, want %d", n, err, publishBatch+110)
+	}
+}
+
 // breakingStore loses the answers to commits that the database does.
 type breakingStore struct {
 	*store.Store
@@ -194,7 +276,7 @@ type breakingStore struct {
 	late   atomic.Pointer[func(func() error)] // of the next one: is given what does it
 }
 
-func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) ([]contract.CommitResult, error) {
+func (s *breakingStore) Commit(ctx context.Context, batch []contract.Message, published []contract.OutboxPosition) ([]contract.CommitResult, error) {
 	commit := func() ([]contract.CommitResult, error) { return s.Store.Commit(ctx, batch, published) }
 	if later := s.late.Swap(nil); later != nil {
 		ctx = context.WithoutCancel(ctx)
@@ -367,11 +449,15 @@ func TestSweeper(t *testing.T) {
 func TestGatheredIsBounded(t *testing.T) {
 	h := newHouse(t)
 	p := newPublisher(h.store, h.queue, h.logic(t).committer.m, observability.Discard().Log)
-	p.add(make([]outgoing, maxGathered))
+	some := make([]outgoing, maxGathered)
+	for i := range some {
+		some[i].row = contract.OutboxPosition(i + 1)
+	}
+	p.add(some)
 	if p.isBehind() || len(p.gathered) != maxGathered {
 		t.Fatalf("behind %v with %d gathered, before the bound", p.isBehind(), len(p.gathered))
 	}
-	p.add(make([]outgoing, 1))
+	p.add(some[:1])
 	if !p.isBehind() || len(p.gathered) != 0 {
 		t.Fatalf("behind %v with %d gathered, beyond the bound", p.isBehind(), len(p.gathered))
 	}

@@ -36,6 +36,16 @@ type Routes struct {
 type CommitResult struct {
 	Message   Message
 	Duplicate bool
+	Outbox    OutboxPosition // 0 for a duplicate, and if it is not known
+}
+
+// OutboxPosition names a row of the outbox. Within a conversation it ascends with Seq.
+type OutboxPosition int64
+
+// OutboxRow is a message that is not known to be published.
+type OutboxRow struct {
+	Position OutboxPosition
+	Message  Message
 }
 
 // ErrUncertain is a commit of which it is not known whether it is stored, or will be: all of it or nothing. The same
@@ -50,6 +60,17 @@ type Item struct {
 	Attempt    int       // set on consuming: 1 at the first delivery
 	EnqueuedAt time.Time // set on consuming, if the queue knows
 }
+
+// PublishError is what a queue answers of which only some partitions did not take their items, as far as is known. It
+// holds all items of the others.
+type PublishError struct {
+	Partitions []int // that did not, ascending
+	Err        error
+}
+
+func (e *PublishError) Error() string { return e.Err.Error() }
+
+func (e *PublishError) Unwrap() error { return e.Err }
 
 // HeaderTraceparent is the header under which an Item carries its W3C trace context.
 const HeaderTraceparent = "traceparent"

@@ -19,6 +19,9 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -41,11 +44,13 @@ type Handler = contract.Handler
 
 // Queue is one instance's access to the queue. All methods may be called concurrently, Consume once at a time.
 type Queue interface {
-	// Publish returns nil once the queue holds every item. After an error any subset may be held, and what is held
-	// keeps its order within each key; publishing all of them again is safe for receivers that drop what they have.
-	// The error wraps ErrFull if a partition was full. It blocks no longer than ctx allows and keeps no reference
-	// to the items.
+	// Publish returns nil once the queue holds every item. After a contract.PublishError it holds those of the partitions
+	// that are not named; of the others, and of all after another error, any subset. What is held keeps its order within
+	// each key; publishing all of them again is safe for receivers that drop what they have. The error wraps ErrFull if a
+	// partition was full. It blocks no longer than ctx allows and keeps no reference to the items.
 	Publish(ctx context.Context, items []Item) error
+	// Partition is that of the items with the key.
+	Partition(key string) int
 	// Consume hands items to h until ctx ends. Then it reads no more, lets the handlers in flight finish within the
 	// driver's bound, acknowledges what they did, and returns nil. It survives the loss of the broker, which shows
 	// in the log, the metrics and Ping. An error means that it could not go on.
@@ -100,4 +105,34 @@ func Partition(key string, n int) int {
 	}
 	// The low bits of FNV depend on the low bits of the input alone: fold the high ones in.
 	return int((h ^ h>>32) % uint64(n))
+}
+
+// Failures are why partitions did not take what was published to them.
+type Failures map[int]error
+
+// Err is the error of a Publish to as many partitions, nil if none failed. Where all of several failed, and not for lack
+// of room, the queue is away, and the error does not tell partitions apart.
+func (f Failures) Err(published int) error {
+	if len(f) == 0 {
+		return nil
+	}
+	var full []int
+	var first error // the others are alike
+	failed := slices.Sorted(maps.Keys(f))
+	for _, p := range failed {
+		switch {
+		case errors.Is(f[p], ErrFull):
+			full = append(full, p)
+		case first == nil:
+			first = fmt.Errorf("publish to partition %d: %w", p, f[p])
+		}
+	}
+	err := first
+	if len(full) > 0 {
+		err = errors.Join(fmt.Errorf("publish to partitions %v: %w", full, ErrFull), first)
+	}
+	if len(full) == 0 && len(f) == published && published > 1 {
+		return err
+	}
+	return &contract.PublishError{Partitions: failed, Err: err}
 }

@@ -1,11 +1,46 @@
 package queue_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
+	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
 )
+
+func TestFailures(t *testing.T) {
+	away := errors.New("away")
+	for _, c := range []struct {
+		name      string
+		failures  queue.Failures
+		published int
+		told      []int // nil: it is not told which
+		full      bool
+	}{
+		{"one of several", queue.Failures{2: away}, 3, []int{2}, false},
+		{"some of several", queue.Failures{9: away, 2: away}, 3, []int{2, 9}, false},
+		{"all of several: the queue is away", queue.Failures{1: away, 2: away}, 2, nil, false},
+		{"the only one", queue.Failures{2: away}, 1, []int{2}, false},
+		{"all are full", queue.Failures{1: queue.ErrFull, 2: queue.ErrFull}, 2, []int{1, 2}, true},
+		{"one is full", queue.Failures{1: away, 2: queue.ErrFull}, 2, []int{1, 2}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.failures.Err(c.published)
+			var partial *contract.PublishError
+			if told := errors.As(err, &partial); told != (c.told != nil) || told && !slices.Equal(partial.Partitions, c.told) {
+				t.Errorf("got %+v, want that it tells %v", err, c.told)
+			}
+			if errors.Is(err, queue.ErrFull) != c.full || err == nil {
+				t.Errorf("got %v, want full: %t", err, c.full)
+			}
+		})
+	}
+	if err := (queue.Failures{}).Err(2); err != nil {
+		t.Errorf("none failed: got %v", err)
+	}
+}
 
 // The numbers are what running publishers agree on: a change of any of them reorders conversations during a
 // rolling update.

@@ -15,7 +15,7 @@ func BenchmarkCommit(b *testing.B) {
 			size := c.size
 			b.Run(fmt.Sprintf("%s/batch=%d/conversations=%d", backend.name, size, c.spread), func(b *testing.B) {
 				s := open(b, backend.migrated(b))
-				var published []contract.MessageID
+				var published []contract.OutboxPosition
 				n := 0
 				for b.Loop() {
 					batch := make([]contract.Message, size)
@@ -29,7 +29,7 @@ func BenchmarkCommit(b *testing.B) {
 					}
 					published = published[:0]
 					for _, r := range results {
-						published = append(published, r.Message.ID)
+						published = append(published, r.Outbox)
 					}
 				}
 				b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "messages/s")

@@ -15,13 +15,13 @@ import (
 func testCommitCancelled(t *testing.T, s *Store) {
 	published := mustCommit(t, s, message(1, "room:1"), named(message(1, "room:1"), "earlier"))
 	batch := []contract.Message{message(1, "room:1"), named(message(1, "dm:1:2"), "a"), named(message(1, "room:1"), "earlier")}
-	ids := []contract.MessageID{published[0].Message.ID, published[1].Message.ID}
+	rows := []contract.OutboxPosition{published[0].Outbox, published[1].Outbox}
 	if s.dialect == postgres {
-		cancelWhileItWaits(t, s, batch, ids)
+		cancelWhileItWaits(t, s, batch, rows)
 	} else {
-		cancelAfterEach(t, s, batch, ids)
+		cancelAfterEach(t, s, batch, rows)
 	}
-	results, err := s.Commit(t.Context(), batch, ids)
+	results, err := s.Commit(t.Context(), batch, rows)
 	if err != nil || results[0].Message.Seq != 3 || results[1].Message.Seq != 1 || results[1].Duplicate || results[2].Message.Seq != 2 {
 		t.Errorf("the next commit: got %+v, %v, want no trace of what was cancelled", results, err)
 	}
@@ -48,7 +48,7 @@ func wantUntouched(t *testing.T, s *Store) {
 }
 
 // cancelAfterEach is for SQLite, where a commit is several statements.
-func cancelAfterEach(t *testing.T, s *Store, batch []contract.Message, published []contract.MessageID) {
+func cancelAfterEach(t *testing.T, s *Store, batch []contract.Message, published []contract.OutboxPosition) {
 	after := func(int) {}
 	ran := 0
 	count := func(*gorm.DB) { ran++; after(ran) }
@@ -84,7 +84,7 @@ func cancelAfterEach(t *testing.T, s *Store, batch []contract.Message, published
 }
 
 // cancelWhileItWaits is for PostgreSQL, where a commit is one statement: it ends in the middle of it.
-func cancelWhileItWaits(t *testing.T, s *Store, batch []contract.Message, published []contract.MessageID) {
+func cancelWhileItWaits(t *testing.T, s *Store, batch []contract.Message, published []contract.OutboxPosition) {
 	waiting := func() (n int) {
 		if err := s.read.Raw(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`).Scan(&n).Error; err != nil {
 			t.Fatal(err)

@@ -19,8 +19,7 @@ const MaxBatch = 2000
 type CommitResult = contract.CommitResult
 
 // Commit stores a batch in one transaction: it numbers each message, in batch order within a conversation, inserts
-// the messages and an outbox row for each, and deletes the outbox rows of the messages in published, which may be
-// there or not. Results are in batch order. Commit leaves the batch as it is.
+// the messages and an outbox row for each, and deletes the outbox rows in published, which may be there or not. Results are in batch order. Commit leaves the batch as it is.
 //
 // A message whose sender and client id are those of a stored one, or of one earlier in the batch, is not stored
 // and takes no seq: its result is the first one.
@@ -28,7 +27,7 @@ type CommitResult = contract.CommitResult
 // BadRequest if a conversation's name is malformed or the batch is above MaxBatch. An error means that nothing was
 // stored, unless it is contract.ErrUncertain: then all of it may be, or may yet come to be. Before it says so, Commit
 // tries to find out, for settleLimit at most.
-func (s *Store) Commit(ctx context.Context, batch []contract.Message, published []contract.MessageID) (_ []CommitResult, err error) {
+func (s *Store) Commit(ctx context.Context, batch []contract.Message, published []contract.OutboxPosition) (_ []CommitResult, err error) {
 	ctx, end := s.begin(ctx, "commit messages")
 	defer end(&err)
 	if len(batch) > MaxBatch {
@@ -89,7 +88,7 @@ type sent struct {
 }
 
 // commitByStatements is Commit of distinct messages, for a database that each statement costs little to reach.
-func (s *Store) commitByStatements(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
+func (s *Store) commitByStatements(ctx context.Context, distinct []*CommitResult, published []contract.OutboxPosition) error {
 	return s.transact(ctx, func(tx *gorm.DB) error {
 		c := committer{tx: tx, dialect: s.dialect}
 		// Before the conversations are locked: all that does not need their locks.
@@ -100,13 +99,13 @@ func (s *Store) commitByStatements(ctx context.Context, distinct []*CommitResult
 		if err != nil {
 			return err
 		}
-		var fresh []*contract.Message
+		var fresh []*CommitResult
 		for _, r := range distinct {
 			if earlier, ok := stored[sent{r.Message.From, r.Message.ClientID}]; ok && r.Message.ClientID != "" {
 				*r = CommitResult{Message: earlier, Duplicate: true}
 				continue
 			}
-			fresh = append(fresh, &r.Message)
+			fresh = append(fresh, r)
 		}
 		if len(fresh) == 0 {
 			return nil
@@ -160,10 +159,10 @@ func (c committer) duplicates(batch []*CommitResult) (map[sent]contract.Message,
 }
 
 // number gives each message its seq and makes the conversations that are new.
-func (c committer) number(fresh []*contract.Message) error {
+func (c committer) number(fresh []*CommitResult) error {
 	counts := make(map[contract.Conversation]int64)
-	for _, m := range fresh {
-		counts[m.Conversation]++
+	for _, r := range fresh {
+		counts[r.Message.Conversation]++
 	}
 	conversations := make([]contract.Conversation, 0, len(counts))
 	for id := range counts {
@@ -201,9 +200,9 @@ func (c committer) number(fresh []*contract.Message) error {
 			started = append(started, participants(h.ID)...)
 		}
 	}
-	for _, m := range fresh {
-		m.Seq = next[m.Conversation]
-		next[m.Conversation]++
+	for _, r := range fresh {
+		r.Message.Seq = next[r.Message.Conversation]
+		next[r.Message.Conversation]++
 	}
 	return c.join(started)
 }
@@ -241,20 +240,20 @@ func (c committer) join(started []participant) error {
 }
 
 // insert stores the numbered messages and their outbox rows.
-func (c committer) insert(fresh []*contract.Message) error {
-	type message = *contract.Message
-	id := col("id", "bigint", fresh, func(m message) int64 { return int64(m.ID) })
-	conversation := col("conversation_id", "text", fresh, func(m message) string { return string(m.Conversation) })
-	seq := col("seq", "bigint", fresh, func(m message) int64 { return m.Seq })
-	traceparent := col("traceparent", "text", fresh, func(m message) string { return m.Traceparent })
-	createdAt := col("created_at", "bigint", fresh, func(m message) int64 { return m.CreatedAt.UnixMilli() })
+func (c committer) insert(fresh []*CommitResult) error {
+	type result = *CommitResult
+	id := col("id", "bigint", fresh, func(r result) int64 { return int64(r.Message.ID) })
+	seq := col("seq", "bigint", fresh, func(r result) int64 { return r.Message.Seq })
+	createdAt := col("created_at", "bigint", fresh, func(r result) int64 { return r.Message.CreatedAt.UnixMilli() })
 
-	with, args := c.dialect.with(id, conversation, seq, traceparent, createdAt,
-		col("sender_id", "bigint", fresh, func(m message) int64 { return int64(m.From) }),
-		col("recipient_id", "bigint", fresh, func(m message) int64 { return int64(m.To) }),
-		col("room_id", "bigint", fresh, func(m message) int64 { return int64(m.Room) }),
-		col("client_id", "text", fresh, func(m message) string { return m.ClientID }),
-		col("text", "text", fresh, func(m message) string { return m.Text }),
+	with, args := c.dialect.with(id, seq, createdAt,
+		col("conversation_id", "text", fresh, func(r result) string { return string(r.Message.Conversation) }),
+		col("traceparent", "text", fresh, func(r result) string { return r.Message.Traceparent }),
+		col("sender_id", "bigint", fresh, func(r result) int64 { return int64(r.Message.From) }),
+		col("recipient_id", "bigint", fresh, func(r result) int64 { return int64(r.Message.To) }),
+		col("room_id", "bigint", fresh, func(r result) int64 { return int64(r.Message.Room) }),
+		col("client_id", "text", fresh, func(r result) string { return r.Message.ClientID }),
+		col("text", "text", fresh, func(r result) string { return r.Message.Text }),
 	)
 	err := c.tx.Exec(with+`INSERT INTO messages (id, conversation_id, seq, traceparent, created_at,
 			sender_id, recipient_id, room_id, client_id, text)
@@ -263,7 +262,22 @@ func (c committer) insert(fresh []*contract.Message) error {
 	if err != nil {
 		return err
 	}
-	with, args = c.dialect.with(id, conversation, seq, createdAt)
-	return c.tx.Exec(with+`INSERT INTO outbox (message_id, conversation_id, seq, created_at)
-		SELECT id, conversation_id, seq, created_at FROM v ORDER BY seq`, args...).Error
+	with, args = c.dialect.with(id, seq, createdAt)
+	var rows []struct {
+		Position  contract.OutboxPosition
+		MessageID contract.MessageID
+	}
+	err = c.tx.Raw(with+`INSERT INTO outbox (message_id, created_at) SELECT id, created_at FROM v ORDER BY seq
+		RETURNING position, message_id`, args...).Scan(&rows).Error
+	if err != nil {
+		return err
+	}
+	at := make(map[contract.MessageID]contract.OutboxPosition, len(rows))
+	for _, row := range rows {
+		at[row.MessageID] = row.Position
+	}
+	for _, r := range fresh {
+		r.Outbox = at[r.Message.ID]
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ import (
 // under its own id is known as well. A first try that is still on its way and a second one exclude each other by the
 // unique index on the ids, whichever comes first.
 const commitAtOnceSQL = `,
-gone AS (DELETE FROM outbox WHERE message_id = ANY (?::bigint[])),
+gone AS (DELETE FROM outbox WHERE position = ANY (?::bigint[])),
 -- A subquery for each row: a join, planned while the table was small, would go on reading all of it when it is large.
 known AS (
 	SELECT v.*, COALESCE(CASE WHEN v.client_id <> '' THEN (
@@ -33,6 +33,8 @@ known AS (
 		SELECT m.id FROM messages m WHERE m.id = v.id AND m.sender_id = v.sender_id AND m.conversation_id = v.conversation_id
 	) END) AS earlier FROM v
 ),
+-- Where those wait that the earlier try has stored. One pass over the outbox, which has no index for it.
+waiting AS (SELECT position, message_id FROM outbox WHERE ?::boolean AND message_id IN (SELECT id FROM v)),
 fresh AS (
 	SELECT known.*, row_number() OVER (conversation ORDER BY ord) AS place, count(*) OVER conversation AS places,
 		dense_rank() OVER (ORDER BY conversation_id COLLATE "C") AS nth
@@ -49,13 +51,16 @@ heads AS (
 numbered AS (
 	SELECT fresh.*, (SELECT array_agg(last_seq ORDER BY id) FROM heads)[nth] - places + place AS seq FROM fresh
 ),
+-- Positions are drawn when all that is above is done: while the conversations are held, and in the order of seq.
+placed AS (
+	SELECT n.*, nextval('outbox_position_seq') AS position FROM (SELECT * FROM numbered ORDER BY conversation_id, seq) n
+),
 stored AS (
 	INSERT INTO messages (id, conversation_id, seq, traceparent, created_at, sender_id, recipient_id, room_id, client_id, text)
 	SELECT id, conversation_id, seq, traceparent, created_at, sender_id, recipient_id, room_id, client_id, text FROM numbered
 ),
 queued AS (
-	INSERT INTO outbox (message_id, conversation_id, seq, created_at)
-	SELECT id, conversation_id, seq, created_at FROM numbered ORDER BY conversation_id, seq
+	INSERT INTO outbox (position, message_id, created_at) OVERRIDING SYSTEM VALUE SELECT position, id, created_at FROM placed
 ),
 begun AS (
 	INSERT INTO participants (user_id, conversation_id)
@@ -64,14 +69,14 @@ begun AS (
 	ON CONFLICT DO NOTHING
 )
 -- Of the earlier ones all is answered here: a second statement for them could fail when what is new is stored.
-SELECT ord, seq, NULL AS earlier FROM numbered
-UNION ALL SELECT ord, 0, (
+SELECT ord, seq, position, NULL AS earlier FROM placed
+UNION ALL SELECT ord, 0, COALESCE((SELECT position FROM waiting WHERE message_id = known.earlier), 0), (
 	SELECT row_to_json(e) FROM (SELECT ` + messageColumns + ` FROM messages m` + messageNames + ` WHERE m.id = known.earlier) e
 )::text FROM known WHERE earlier IS NOT NULL`
 
 // commitSurely is commitAtOnce that goes on, if the answer got lost, until it has one: for settleLimit at most, and until
 // ctx ends. Then the error is contract.ErrUncertain.
-func (s *Store) commitSurely(ctx context.Context, distinct []*CommitResult, published []contract.MessageID) error {
+func (s *Store) commitSurely(ctx context.Context, distinct []*CommitResult, published []contract.OutboxPosition) error {
 	err := s.commitAtOnce(ctx, distinct, published, false)
 	if !errors.Is(err, contract.ErrUncertain) {
 		return err
@@ -103,7 +108,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, published []contract.MessageID, again bool) error {
+func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, published []contract.OutboxPosition, again bool) error {
 	type result = *CommitResult
 	parties := func(r result) contract.Parties {
 		p, _ := r.Message.Conversation.Parse() // names were checked at the door
@@ -124,7 +129,7 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 		col("client_id", "text", distinct, func(r result) string { return r.Message.ClientID }),
 		col("text", "text", distinct, func(r result) string { return r.Message.Text }),
 	)
-	args = append(args, col("published", "bigint", published, func(id contract.MessageID) int64 { return int64(id) }).array, again)
+	args = append(args, positions(published).array, again, again)
 	var rows []committed
 	err := s.retry(ctx, func(db *gorm.DB) (err error) {
 		rows, err = committedRows(db.Raw(with+commitAtOnceSQL, args...))
@@ -139,14 +144,14 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 	for _, row := range rows {
 		r := distinct[row.Ord]
 		if row.Earlier == nil {
-			r.Message.Seq = row.Seq
+			r.Message.Seq, r.Outbox = row.Seq, row.Position
 			continue
 		}
 		var stored messageRow
 		if err := json.Unmarshal([]byte(*row.Earlier), &stored); err != nil {
 			return fmt.Errorf("%w: read earlier message: %w", contract.ErrUncertain, err)
 		}
-		*r = CommitResult{Message: stored.message(), Duplicate: stored.ID != r.Message.ID}
+		*r = CommitResult{Message: stored.message(), Duplicate: stored.ID != r.Message.ID, Outbox: row.Position}
 	}
 	return nil
 }
@@ -154,6 +159,7 @@ func (s *Store) commitAtOnce(ctx context.Context, distinct []*CommitResult, publ
 // committed is what became of one message of the batch.
 type committed struct {
 	Ord, Seq int64
+	Position contract.OutboxPosition
 	Earlier  *string // JSON
 }
 
@@ -166,7 +172,7 @@ func committedRows(query *gorm.DB) (all []committed, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var one committed
-		if err := rows.Scan(&one.Ord, &one.Seq, &one.Earlier); err != nil {
+		if err := rows.Scan(&one.Ord, &one.Seq, &one.Position, &one.Earlier); err != nil {
 			return nil, err
 		}
 		all = append(all, one)

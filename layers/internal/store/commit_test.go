@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -167,14 +168,14 @@ func testDuplicates(t *testing.T, s *Store) {
 
 func testCommitFails(t *testing.T, s *Store) {
 	ctx, cancel := context.WithCancel(t.Context())
-	published := mustCommit(t, s, message(1, "room:1"))[0].Message.ID
+	published := mustCommit(t, s, message(1, "room:1"))[0].Outbox
 	batch := []contract.Message{message(1, "room:1"), named(message(1, "dm:1:2"), "a")}
 	cancel()
-	_, err := s.Commit(ctx, batch, []contract.MessageID{published})
+	_, err := s.Commit(ctx, batch, []contract.OutboxPosition{published})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that the context was cancelled", err)
 	}
-	_, err = s.Commit(t.Context(), append(batch, batch[0]), []contract.MessageID{published})
+	_, err = s.Commit(t.Context(), append(batch, batch[0]), []contract.OutboxPosition{published})
 	if err == nil || !strings.HasPrefix(err.Error(), "commit messages: ") {
 		t.Errorf("one id twice: got %v, want an error", err)
 	}
@@ -264,12 +265,13 @@ func testConcurrentCommitters(t *testing.T, s *Store) {
 	if want := committers*batches*(size-5) + batches*5; total != want || len(stored) != want {
 		t.Errorf("got %d messages, %d answered, want %d", total, len(stored), want)
 	}
-	due, err := s.Outbox(t.Context(), now.Add(1), total+1)
-	if err != nil || len(due) != total {
-		t.Fatalf("got %d outbox rows, %v, want %d", len(due), err, total)
+	due := outbox(t, s)
+	if len(due) != total {
+		t.Fatalf("got %d outbox rows, want %d", len(due), total)
 	}
 	seqs := make(map[contract.Conversation]int64)
-	for _, m := range due {
+	for _, row := range due {
+		m := row.Message
 		seqs[m.Conversation]++
 		if m.Seq != seqs[m.Conversation] || m != stored[m.ID] {
 			t.Fatalf("got %+v in the outbox, want %+v, seq %d", m, stored[m.ID], seqs[m.Conversation])
@@ -325,28 +327,28 @@ func testMixedLoad(t *testing.T, s *Store) {
 		})
 	}
 	for w := range 4 {
-		var published []contract.MessageID
+		var published []contract.OutboxPosition
 		work(30, func(int) error {
 			results, err := s.Commit(t.Context(), []contract.Message{message(ann.ID, "room:1"), message(ann.ID, "dm:1:2")}, published)
 			published = nil
 			for _, r := range results {
-				published = append(published, r.Message.ID)
+				published = append(published, r.Outbox)
 			}
 			return err
 		})
 		work(30, func(int) error {
-			due, err := s.Outbox(t.Context(), now.Add(1), 50)
+			due, err := s.Outbox(t.Context(), 0, math.MaxInt64, 50)
 			if err != nil {
 				return err
 			}
-			var ids []contract.MessageID
-			for _, o := range due {
-				ids = append(ids, o.ID)
+			var rows []contract.OutboxPosition
+			for _, row := range due {
+				rows = append(rows, row.Position)
 			}
 			if w%2 == 0 {
-				slices.Reverse(ids)
+				slices.Reverse(rows)
 			}
-			return s.DeleteOutbox(t.Context(), ids)
+			return s.DeleteOutbox(t.Context(), rows)
 		})
 		work(60, func(i int) error {
 			if _, err := s.MarkRead(t.Context(), ann.ID, "dm:1:2", int64(i)); err != nil {

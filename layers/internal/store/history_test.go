@@ -127,17 +127,17 @@ func testHeads(t *testing.T, s *Store) {
 func testManyIDs(t *testing.T, s *Store) {
 	results := mustCommit(t, s, message(1, "room:69999"), message(1, "room:1"))
 	var conversations []contract.Conversation
-	ids := []contract.MessageID{results[0].Message.ID}
+	rows := []contract.OutboxPosition{results[0].Outbox}
 	for i := range 70_000 {
 		conversations = append(conversations, contract.RoomConversation(contract.RoomID(i+1)))
-		ids = append(ids, contract.MessageID(i+1))
+		rows = append(rows, contract.OutboxPosition(i+1_000_000))
 	}
-	ids = append(ids, results[1].Message.ID)
+	rows = append(rows, results[1].Outbox)
 	heads, err := s.Heads(t.Context(), conversations)
 	if err != nil || fmt.Sprint(heads) != "map[room:1:1 room:69999:1]" {
 		t.Errorf("got %v, %v", heads, err)
 	}
-	if err := s.DeleteOutbox(t.Context(), ids); err != nil {
+	if err := s.DeleteOutbox(t.Context(), rows); err != nil {
 		t.Error(err)
 	}
 	if n, _, err := s.OutboxSize(t.Context()); n != 0 || err != nil {

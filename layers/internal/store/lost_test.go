@@ -60,9 +60,14 @@ func (l *lossy) want(t *testing.T, batch []contract.Message, results []CommitRes
 		t.Errorf("got %+v for what was stored before as %+v", got, l.earlier)
 	}
 	stored := append(wholeHistory(t, l.plain, "room:1"), wholeHistory(t, l.plain, "dm:1:2")...)
+	waiting := outbox(t, l.plain)
 	for _, i := range []int{0, 1, 3} {
-		if r := results[i]; r.Duplicate || r.Message.ID != batch[i].ID || !slices.Contains(stored, r.Message) {
+		r := results[i]
+		if r.Duplicate || r.Message.ID != batch[i].ID || !slices.Contains(stored, r.Message) {
 			t.Errorf("message %d: got %+v, want it new, as it is stored", i, r)
+		}
+		if !slices.Contains(waiting, contract.OutboxRow{Position: r.Outbox, Message: r.Message}) {
+			t.Errorf("message %d: no row %d of the outbox is its own", i, r.Outbox)
 		}
 	}
 	l.wantCounts(t, room, direct)

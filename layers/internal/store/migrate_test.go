@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -10,7 +11,7 @@ import (
 
 func testMigrations(t *testing.T, cfg Config) {
 	s := open(t, cfg)
-	names := []string{"00001_users_and_rooms.sql", "00002_messages.sql", "00003_outbox_without_bodies.sql"}
+	names := []string{"00001_users_and_rooms.sql", "00002_messages.sql", "00003_outbox_without_bodies.sql", "00004_outbox_by_position.sql"}
 	check := func(step string, wantApplied int) {
 		t.Helper()
 		states, err := MigrateStatus(t.Context(), cfg)
@@ -45,6 +46,16 @@ func testMigrations(t *testing.T, cfg Config) {
 		mustCommit(t, s, message(user(t, s, "ann").ID, "room:1"))
 	}
 	up()
+	waiting := outbox(t, s)
+	if _, err := MigrateDown(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := MigrateUp(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := outbox(t, s); len(got) != 1 || !slices.Equal(got, waiting) {
+		t.Errorf("down and up again: got the outbox %+v, want %+v", got, waiting)
+	}
 	if applied, err := MigrateUp(t.Context(), cfg); err != nil || len(applied) != 0 {
 		t.Errorf("up again: got %v, %v, want nothing to do", applied, err)
 	}

@@ -11,53 +11,63 @@ import (
 	"gochat/layers/internal/contract"
 )
 
-// Outbox answers messages that were made before olderThan and are not known to be published, at most limit, in the
-// order in which they were committed: those of one conversation by ascending seq. Of a conversation, it answers
-// nothing that follows one it leaves out, so that publishing what it answers, in order, never puts a later message
-// before an earlier one. It answers none of the rows behind the first limit ones of the outbox, so fewer than limit
-// does not say that no more are due.
-func (s *Store) Outbox(ctx context.Context, olderThan time.Time, limit int) (due []contract.Message, err error) {
-	ctx, end := s.begin(ctx, "load outbox")
-	defer end(&err)
-	var rows []messageRow
+// OutboxEnd is the position of the last row that is in the outbox now, 0 if there is none.
+//
+// Two transactions may commit in another order than that of their positions. Those of one conversation do not, since
+// each draws its positions while it holds the conversation: so whoever reads up to an end that was asked for before
+// finds, beside each row, all earlier ones of its conversation.
+func (s *Store) OutboxEnd(ctx context.Context) (end contract.OutboxPosition, err error) {
+	ctx, done := s.begin(ctx, "find end of outbox")
+	defer done(&err)
+	err = s.query(ctx).Raw(`SELECT COALESCE(max(position), 0) FROM outbox`).Scan(&end).Error
+	return end, err
+}
+
+// Outbox answers the first limit rows behind after, up to end, by their positions.
+func (s *Store) Outbox(ctx context.Context, after, end contract.OutboxPosition, limit int) (_ []contract.OutboxRow, err error) {
+	ctx, done := s.begin(ctx, "load outbox")
+	defer done(&err)
+	var rows []struct {
+		Position contract.OutboxPosition
+		Row      messageRow `gorm:"embedded"`
+	}
 	// The inner query picks the rows, so that messages are looked up for those alone. The limit is in the text: were it a
 	// parameter, PostgreSQL would plan for a tenth of the outbox, and rather read all messages.
-	err = s.query(ctx).Raw(`SELECT ` + messageColumns + ` FROM (SELECT position, conversation_id, seq FROM outbox ORDER BY position LIMIT ` + strconv.Itoa(limit) + `) o
-		JOIN messages m ON m.conversation_id = o.conversation_id AND m.seq = o.seq` + messageNames + ` ORDER BY o.position`).Scan(&rows).Error
+	err = s.query(ctx).Raw(`SELECT o.position, `+messageColumns+` FROM (
+			SELECT position, message_id FROM outbox WHERE position > ? AND position <= ? ORDER BY position LIMIT `+strconv.Itoa(limit)+`
+		) o JOIN messages m ON m.id = o.message_id`+messageNames+` ORDER BY o.position`, after, end).Scan(&rows).Error
 	if err != nil {
 		return nil, err
 	}
-	// Clocks of the nodes that made the messages may differ, so a later message can look older than an earlier one.
-	young := make(map[contract.Conversation]bool)
+	found := make([]contract.OutboxRow, len(rows))
 	for i := range rows {
-		m := rows[i].message()
-		if young[m.Conversation] || !m.CreatedAt.Before(olderThan) {
-			young[m.Conversation] = true
-			continue
-		}
-		due = append(due, m)
+		found[i] = contract.OutboxRow{Position: rows[i].Position, Message: rows[i].Row.message()}
 	}
-	return due, nil
+	return found, nil
 }
 
-// DeleteOutbox deletes the rows of the messages; those that are gone already are no error. All or none are deleted.
-func (s *Store) DeleteOutbox(ctx context.Context, ids []contract.MessageID) (err error) {
+// DeleteOutbox deletes the rows; those that are gone already are no error. All or none are deleted.
+func (s *Store) DeleteOutbox(ctx context.Context, rows []contract.OutboxPosition) (err error) {
 	ctx, end := s.begin(ctx, "delete outbox rows")
 	defer end(&err)
-	if len(ids) == 0 {
+	if len(rows) == 0 {
 		return nil
 	}
-	return s.transact(ctx, func(tx *gorm.DB) error { return deleteOutbox(tx, s.dialect, ids) })
+	return s.transact(ctx, func(tx *gorm.DB) error { return deleteOutbox(tx, s.dialect, rows) })
 }
 
-func deleteOutbox(tx *gorm.DB, d dialect, ids []contract.MessageID) error {
-	for some := range slices.Chunk(ids, d.maxRows()) {
-		with, args := d.with(col("id", "bigint", some, func(id contract.MessageID) int64 { return int64(id) }))
-		if err := tx.Exec(with+`DELETE FROM outbox WHERE message_id IN (SELECT id FROM v)`, args...).Error; err != nil {
+func deleteOutbox(tx *gorm.DB, d dialect, rows []contract.OutboxPosition) error {
+	for some := range slices.Chunk(rows, d.maxRows()) {
+		with, args := d.with(positions(some))
+		if err := tx.Exec(with+`DELETE FROM outbox WHERE position IN (SELECT position FROM v)`, args...).Error; err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func positions(rows []contract.OutboxPosition) column {
+	return col("position", "bigint", rows, func(p contract.OutboxPosition) int64 { return int64(p) })
 }
 
 // OutboxSize answers how many rows wait, and when the oldest one's message was made; zero if none waits.

@@ -99,9 +99,16 @@ func TestGenericPlans(t *testing.T) {
 			}
 			return err
 		},
-		"outbox": func(s *Store) error { _, err := s.Outbox(t.Context(), now, 100); return err },
-		"heads":  func(s *Store) error { _, err := s.Heads(t.Context(), conversations[:500]); return err },
-		"inbox":  func(s *Store) error { _, err := s.Inbox(t.Context(), 2, 10); return err },
+		"outbox": func(s *Store) error {
+			end, err := s.OutboxEnd(t.Context())
+			if err != nil {
+				return err
+			}
+			_, err = s.Outbox(t.Context(), 0, end, 100)
+			return err
+		},
+		"heads": func(s *Store) error { _, err := s.Heads(t.Context(), conversations[:500]); return err },
+		"inbox": func(s *Store) error { _, err := s.Inbox(t.Context(), 2, 10); return err },
 		"direct heads": func(s *Store) error {
 			_, err := s.DirectHeads(t.Context(), []contract.UserSince{{User: 1, Since: now}, {User: 7, Since: now}})
 			return err

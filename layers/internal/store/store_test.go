@@ -52,7 +52,7 @@ func TestStore(t *testing.T) {
 		{"read marks", testMarkRead},
 		{"inbox", testInbox},
 		{"outbox", testOutbox},
-		{"outbox order", testOutboxOrder},
+		{"outbox pages", testOutboxPages},
 		{"many ids", testManyIDs},
 		{"ended context", testEndedContext},
 	}
@@ -217,8 +217,9 @@ func testEndedContext(t *testing.T, s *Store) {
 		"Heads":        func() error { _, err := s.Heads(ctx, []contract.Conversation{room}); return err },
 		"MarkRead":     func() error { _, err := s.MarkRead(ctx, 1, room, 1); return err },
 		"Inbox":        func() error { _, err := s.Inbox(ctx, 1, 1); return err },
-		"Outbox":       func() error { _, err := s.Outbox(ctx, now, 1); return err },
-		"DeleteOutbox": func() error { return s.DeleteOutbox(ctx, []contract.MessageID{1}) },
+		"OutboxEnd":    func() error { _, err := s.OutboxEnd(ctx); return err },
+		"Outbox":       func() error { _, err := s.Outbox(ctx, 0, 1, 1); return err },
+		"DeleteOutbox": func() error { return s.DeleteOutbox(ctx, []contract.OutboxPosition{1}) },
 		"OutboxSize":   func() error { _, _, err := s.OutboxSize(ctx); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {

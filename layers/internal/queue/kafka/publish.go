@@ -41,8 +41,7 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 		q.readings.Metrics.Failed(queue.OpPublish)
 		return fmt.Errorf("publish: %w", err)
 	}
-	fit, err := q.reserve(ctx, batches)
-	errs := []error{err}
+	fit, failed := q.reserve(ctx, batches)
 
 	// Partitions that are well do not wait for those that are not.
 	slices.SortStableFunc(fit, func(a, b *batch) int { return cmp.Compare(q.lateness(a.partition), q.lateness(b.partition)) })
@@ -50,42 +49,35 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	for _, b := range fit {
 		if err := q.produce(ctx, b); err != nil {
 			q.unreserve(b)
-			errs = append(errs, fmt.Errorf("publish to partition %d: wait for what was published before: %w", b.partition, err))
+			failed[b.partition] = fmt.Errorf("wait for what was published before: %w", err)
 			continue
 		}
 		produced = append(produced, b)
 	}
 	for _, b := range produced {
-		errs = append(errs, q.answered(ctx, b))
-	}
-	return q.outcome(errs)
-}
-
-// outcome joins what went wrong, once each, and counts it.
-func (q *Queue) outcome(errs []error) error {
-	var distinct []error
-	seen := make(map[string]bool)
-	for _, err := range errs {
-		if err == nil || seen[err.Error()] {
-			continue
+		if err := q.answered(ctx, b); err != nil {
+			failed[b.partition] = err
 		}
-		seen[err.Error()] = true
-		distinct = append(distinct, err)
+	}
+	for _, err := range failed {
 		if errors.Is(err, queue.ErrFull) {
 			q.readings.Metrics.Failed(queue.OpFull)
 		} else {
 			q.readings.Metrics.Failed(queue.OpPublish)
 		}
 	}
-	return errors.Join(distinct...)
+	return failed.Err(len(batches))
 }
+
+// Partition implements queue.Queue.
+func (q *Queue) Partition(key string) int { return queue.Partition(key, q.cfg.Partitions) }
 
 // split copies the items into a batch for each partition, in order.
 func (q *Queue) split(items []queue.Item) ([]*batch, error) {
 	byPartition := make([]*batch, q.cfg.Partitions)
 	var batches []*batch
 	for _, it := range items {
-		p := queue.Partition(it.Key, q.cfg.Partitions)
+		p := q.Partition(it.Key)
 		r := record(q.cfg.Topic, p, it)
 		size := recordBytes(r)
 		if size > maxItemBytes {
@@ -169,10 +161,7 @@ func (q *Queue) answered(ctx context.Context, b *batch) error {
 		}
 		o.givenUp[b] = true
 	}
-	if err != nil {
-		return fmt.Errorf("publish to partition %d: %w", b.partition, err)
-	}
-	return nil
+	return err
 }
 
 // lateness is how many batches of the partition are given up and not answered.

@@ -22,13 +22,14 @@ type outgoing struct {
 func (o *outgoing) depth() int64 { return o.end - o.committed + o.unanswered }
 
 // reserve answers those batches that fit, with their place taken, and why the others do not.
-func (q *Queue) reserve(ctx context.Context, batches []*batch) (fit []*batch, err error) {
+func (q *Queue) reserve(ctx context.Context, batches []*batch) (fit []*batch, failed queue.Failures) {
+	var err error
 	if !q.roomy(batches) {
 		err = q.askRoom(ctx, batches)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var full []int
+	failed = make(queue.Failures)
 	for _, b := range batches {
 		o := &q.out[b.partition]
 		switch {
@@ -36,16 +37,12 @@ func (q *Queue) reserve(ctx context.Context, batches []*batch) (fit []*batch, er
 			o.unanswered += int64(len(b.records))
 			fit = append(fit, b)
 		case err == nil:
-			full = append(full, b.partition)
+			failed[b.partition] = queue.ErrFull
+		default:
+			failed[b.partition] = fmt.Errorf("ask how full it is: %w", err)
 		}
 	}
-	switch {
-	case len(full) > 0:
-		return fit, fmt.Errorf("publish to partitions %v: %w", full, queue.ErrFull)
-	case len(fit) < len(batches):
-		return fit, fmt.Errorf("publish: ask how full the partitions are: %w", err)
-	}
-	return fit, nil
+	return fit, failed
 }
 
 // unreserve gives the place of a batch back that is not produced.

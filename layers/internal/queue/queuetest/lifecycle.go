@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
 	"gochat/layers/internal/testwait"
 )
@@ -107,13 +109,25 @@ func testFull(t *testing.T, h Harness) {
 		}
 	}
 
+	if got := q.Partition(full); got != 0 {
+		t.Errorf("the key of partition 0 is said to be in %d", got)
+	}
+	err := q.Publish(t.Context(), append(numbered(full, h.Bound+1, h.Bound+1), numbered(other, 2, 3)...))
+	var partial *contract.PublishError
+	if !errors.Is(err, queue.ErrFull) || !errors.As(err, &partial) || !slices.Equal(partial.Partitions, []int{0}) {
+		t.Errorf("to a full partition and another: got %v, want that the full one did not take its items", err)
+	}
+	if got, want := [2]int64{depth(0), depth(1)}, [2]int64{int64(h.Bound), 3}; got != want {
+		t.Errorf("the depths are %d, want %d", got, want)
+	}
+
 	r := newRecorder(h.Partitions)
 	consume(t, h.open(t), r.handle)
-	r.wait(t, h.Bound+1)
+	r.wait(t, h.Bound+3)
 	if err := insist(t.Context(), q, numbered(full, h.Bound+1, h.Bound+1)); err != nil {
 		t.Errorf("publish once there is room: %v", err)
 	}
-	r.wait(t, h.Bound+2)
+	r.wait(t, h.Bound+4)
 }
 
 func testStats(t *testing.T, h Harness) {

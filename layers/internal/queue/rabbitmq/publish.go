@@ -161,7 +161,7 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	now := time.Now()
 	parts := make([][]message, q.cfg.Partitions)
 	for i := range items {
-		p := queue.Partition(items[i].Key, q.cfg.Partitions)
+		p := q.Partition(items[i].Key)
 		m, err := encode(items[i], now)
 		if err != nil {
 			q.readings.Metrics.Failed(queue.OpPublish)
@@ -203,33 +203,33 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	return q.outcome(parts, failed, f)
 }
 
+// Partition implements queue.Queue.
+func (q *Queue) Partition(key string) int { return queue.Partition(key, q.cfg.Partitions) }
+
 // outcome counts what became of each partition's items, and says it in one error.
 func (q *Queue) outcome(parts [][]message, failed []error, f *flight) error {
-	var full []int
-	var first error // the others are alike
+	failures, published := make(queue.Failures), 0
 	for p, messages := range parts {
 		err := failed[p]
 		if err == nil && f.messages == nil {
 			err = f.err // nothing was chosen
 		}
-		switch {
-		case len(messages) == 0:
-		case err == nil:
+		if len(messages) == 0 {
+			continue
+		}
+		published++
+		if err == nil {
 			q.readings.Metrics.Published.Add(float64(len(messages)))
-		case errors.Is(err, queue.ErrFull):
+			continue
+		}
+		failures[p] = err
+		if errors.Is(err, queue.ErrFull) {
 			q.readings.Metrics.Failed(queue.OpFull)
-			full = append(full, p)
-		default:
+		} else {
 			q.readings.Metrics.Failed(queue.OpPublish)
-			if first == nil {
-				first = fmt.Errorf("publish to partition %d: %w", p, err)
-			}
 		}
 	}
-	if len(full) > 0 {
-		return errors.Join(fmt.Errorf("publish to partitions %v: %w", full, queue.ErrFull), first)
-	}
-	return first
+	return failures.Err(published)
 }
 
 // admit is nil if n more items fit the partition, whose queue is then known to be there. The caller has the outlet's

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 
@@ -51,7 +50,7 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 	byPartition := make([]*batch, q.cfg.Partitions)
 	var batches []*batch
 	for i := range items {
-		p := queue.Partition(items[i].Key, q.cfg.Partitions)
+		p := q.Partition(items[i].Key)
 		b := byPartition[p]
 		if b == nil {
 			b = &batch{partition: p}
@@ -78,8 +77,7 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 		q.run(ctx, unknown, goredis.Pipeliner.Eval, publishScript)
 	}
 
-	var full []int
-	var failed error // the first: they are alike
+	failed := make(queue.Failures)
 	for _, c := range calls {
 		added, err := c.cmd.BoolSlice()
 		if err == nil && len(added) != len(c.batches) {
@@ -87,25 +85,25 @@ func (q *Queue) Publish(ctx context.Context, items []queue.Item) error {
 		}
 		if err != nil {
 			q.readings.Metrics.Failed(queue.OpPublish)
-			if failed == nil {
-				failed = fmt.Errorf("publish to partition %d: %w", c.batches[0].partition, err)
+			for _, b := range c.batches {
+				failed[b.partition] = err
 			}
 			continue
 		}
 		for i, b := range c.batches {
 			if !added[i] {
 				q.readings.Metrics.Failed(queue.OpFull)
-				full = append(full, b.partition)
+				failed[b.partition] = queue.ErrFull
 				continue
 			}
 			q.readings.Metrics.Published.Add(float64(b.count()))
 		}
 	}
-	if len(full) > 0 {
-		return errors.Join(fmt.Errorf("publish to partitions %v: %w", full, queue.ErrFull), failed)
-	}
-	return failed
+	return failed.Err(len(batches))
 }
+
+// Partition implements queue.Queue.
+func (q *Queue) Partition(key string) int { return queue.Partition(key, q.cfg.Partitions) }
 
 // run leaves in each call the command that was run for it.
 func (q *Queue) run(
