@@ -235,7 +235,14 @@ func TestStuckPartition(t *testing.T) {
 		}
 	}
 	waiting(t, many+5)
-	h.queue.failing(nil)
+	tries := 0
+	h.queue.failing(func(items []contract.Item) error { // now and then it takes something
+		err := stuck(h.queue, int(rooms[0]))(items)
+		if tries++; err != nil && tries%2 == 0 {
+			return nil
+		}
+		return err
+	})
 	waiting(t, 0)
 	eventually(t, "it is ahead again", func() bool { return !l.committer.publisher.isBehind() })
 	next := make(map[contract.Conversation]int64)
