@@ -244,7 +244,8 @@ func handleBatch[A, R any](
 			replies[i] = answer(ctx, s, method, call.Trace, call.Arg, f)
 		}
 		for i := 1; i < len(replies); i++ {
-			handling.Go(func() { one(i) })
+			handling.Add(1)
+			s.workers.start(func() { defer handling.Done(); one(i) })
 		}
 		if len(replies) > 0 {
 			one(0)

@@ -32,6 +32,7 @@ type Server struct {
 	listener  net.Listener
 	advertise string
 	rpcx      *server.Server
+	workers   *workers
 	log       *slog.Logger
 }
 
@@ -49,6 +50,7 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 		listener:  l,
 		advertise: cfg.advertised(l.Addr()),
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
+		workers:   newWorkers(),
 		log:       log,
 	}
 	srv.rpcx.Plugins.Add(&gate{want: sha256.Sum256([]byte(cfg.Secret)), log: log})
@@ -97,10 +99,14 @@ func (g *gate) PreWriteResponse(_ context.Context, _, response *protocol.Message
 func (srv *Server) Addr() string { return srv.advertise }
 
 // Close releases the port of a server that will not be run.
-func (srv *Server) Close() error { return srv.listener.Close() }
+func (srv *Server) Close() error {
+	srv.workers.end()
+	return srv.listener.Close()
+}
 
 // Run serves until ctx ends, then lets the calls in flight finish, for drain at most.
 func (srv *Server) Run(ctx context.Context, drain time.Duration) error {
+	defer srv.workers.end()
 	served := make(chan error, 1)
 	// The network's name keeps rpcx from putting its HTTP and JSON-RPC gateways before the listener.
 	go func() { served <- srv.rpcx.ServeListener("rpcx", srv.listener) }()
@@ -124,8 +130,9 @@ func (srv *Server) Run(ctx context.Context, drain time.Duration) error {
 
 // service is one layer as it is served, seen by that layer's telemetry.
 type service struct {
-	name string
-	rpcx *server.Server
+	name    string
+	rpcx    *server.Server
+	workers *workers
 	telemetry
 }
 
@@ -176,7 +183,7 @@ func safely[A, R any](ctx context.Context, arg *A, f func(context.Context, *A) (
 
 // ServeLogic answers contract.Logic with l.
 func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemetry) error {
-	s := &service{serviceLogic, srv.rpcx, newTelemetry(tel, "server")}
+	s := &service{serviceLogic, srv.rpcx, srv.workers, newTelemetry(tel, "server")}
 	return errors.Join(
 		handle(s, "Register", l.Register),
 		handle(s, "Login", l.Login),
@@ -211,7 +218,7 @@ func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemet
 
 // ServeConnect answers contract.Connect with c.
 func (srv *Server) ServeConnect(c contract.Connect, tel observability.Telemetry) error {
-	s := &service{serviceConnect, srv.rpcx, newTelemetry(tel, "server")}
+	s := &service{serviceConnect, srv.rpcx, srv.workers, newTelemetry(tel, "server")}
 	return errors.Join(
 		handle(s, "Push", c.Push),
 		handle(s, "CloseSessions", c.CloseSessions),
