@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -142,6 +143,46 @@ func TestNeverHeard(t *testing.T) {
 	}
 	n.push(t, s.add("dm:1:2", "live"))
 	awaitSeqs(t, conn, "dm:1:2", 6, 7, 8)
+}
+
+// TestNextLife has everybody leave and come back while a page is asked for: it was for those who were there, and nothing
+// of it goes to those who are back. Nor is what these miss given up for what became of the others' repair.
+func TestNextLife(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused is %v", refused), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(map[contract.Conversation]int{dm: 5})
+				answers := make(chan error)
+				logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					reply, _ := s.deliveries(ctx, r)
+					return reply, <-answers // the first who asked first
+				}
+				n := startStill(t, logic, time.Hour)
+				first := n.come(t, 2)
+				time.Sleep(time.Second)
+				s.add(dm, "missed")
+				n.push(t, s.add(dm, "skips ahead"))
+				synctest.Wait() // the page is asked for
+				n.dismiss(first)
+				n.checkCounted(t, map[outcome]int{gone: 1})
+				time.Sleep(time.Second)
+				again := n.come(t, 2)
+				time.Sleep(time.Second)
+				s.add(dm, "missed by who is back")
+				n.push(t, s.add(dm, "skips ahead"))
+				synctest.Wait()
+				var answer error
+				if refused {
+					answer = contract.Errorf(contract.Forbidden, "refused by the test")
+				}
+				answers <- answer
+				n.checkSent(t, again, dm)
+				answers <- nil
+				n.checkSent(t, again, dm, 8, 9)
+				n.checkCounted(t, map[outcome]int{gone: 1, queued: 2})
+			})
+		})
+	}
 }
 
 // TestLostLast has nothing follow the push that was missed.

@@ -26,7 +26,7 @@ type sequencer struct {
 	delays  [4]time.Duration        // the longest that a message pushed in each of the last rounds was under way, at round % 4
 	rooms   map[contract.RoomID]*servedRoom
 	users   map[contract.UserID]*servedUser
-	due     []subject // whose repair is to begin
+	due     []hole // whose repair is to begin
 }
 
 // head is how far one conversation has come here.
@@ -94,6 +94,13 @@ type subject struct {
 	conversation contract.Conversation
 	room         contract.RoomID
 	user         contract.UserID
+}
+
+// hole is what one repair is to fill: in that head, for as long as the subject has it. Who has left and come back has
+// another, of which other messages are due.
+type hole struct {
+	subject
+	head *head
 }
 
 func newSequencer(fetchHead func(context.Context, contract.Conversation) (int64, error)) *sequencer {
@@ -332,12 +339,12 @@ func (s *sequencer) miss(h *head, want int64, of subject) {
 		return
 	}
 	h.want = want
-	s.due = append(s.due, of)
+	s.due = append(s.due, hole{of, h})
 	poke(s.wake)
 }
 
 // takeDue answers whose repairs are to begin.
-func (s *sequencer) takeDue() []subject {
+func (s *sequencer) takeDue() []hole {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	due := s.due
