@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -269,5 +270,45 @@ func TestRepairRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestSenderIsNotGone has the last connections of a user leave to whom a message of their own is deferred, and another.
+func TestSenderIsNotGone(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		further      bool // another connection of the user is there
+		furtherFirst bool // and leaves first
+		gone         int
+	}{
+		{"alone", false, false, 1},
+		{"before another", true, false, 2},
+		{"after another", true, true, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(nil)
+				logic.deliveries = func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					return nil, contract.Errorf(contract.Unavailable, "failed by the test")
+				}
+				n := startStill(t, logic, time.Hour)
+				leaving := []*channel{n.come(t, 2)}
+				sender := leaving[0]
+				if c.further {
+					leaving = append(leaving, n.come(t, 2))
+				}
+				if c.furtherFirst {
+					slices.Reverse(leaving)
+				}
+				time.Sleep(time.Second)
+				s.add(dm, "missed")
+				n.pushOne(t, s.add(dm, "x"))
+				n.pushOne(t, fromHere(s.add(dm, "own"), sender))
+				for _, conn := range leaving {
+					n.dismiss(conn)
+				}
+				n.checkCounted(t, map[outcome]int{gone: c.gone})
+			})
+		})
 	}
 }
