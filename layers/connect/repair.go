@@ -133,6 +133,10 @@ func (c *Connect) missing(one hole) (contract.DeliveriesRequest, bool) {
 
 // giveUp goes on after what cannot be had.
 func (c *Connect) giveUp(one hole) {
+	var own []contract.ConnID
+	for _, ch := range c.bucketOf(one.user).ofUser(one.user) {
+		own = append(own, ch.id())
+	}
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
 	h, connections := c.sequencer.headOf(one.subject)
@@ -140,12 +144,22 @@ func (c *Connect) giveUp(one hole) {
 		return
 	}
 	c.m.abandoned.Inc()
-	missing := h.want - h.last
+	missing := int(h.want - h.last)
 	if h.unknown {
-		missing = int64(len(h.held)) // what else was due is not known
+		missing = len(h.held) // what else was due is not known
+		for _, seq := range slices.Sorted(maps.Keys(h.held)) {
+			h.done.add(seq)
+		}
+		h.startAt(h.want + 1)
 	}
-	c.m.deliveries[lost].Add(float64(missing) * float64(connections))
-	h.unknown, h.last, h.held = false, h.want, nil
+	copies := missing * connections
+	for _, except := range h.held {
+		if slices.Contains(own, except) {
+			copies-- // it has sent the message
+		}
+	}
+	c.m.deliveries[lost].Add(float64(copies))
+	h.last, h.held = h.want, nil
 }
 
 // page is what came of one page of a repair.
@@ -183,10 +197,10 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 				break // meanwhile it has become known that it is due from an earlier one on
 			}
 			h.last = d.Seq
+			h.cameTo(d.Delivery)
 			got.messages++
-			if d.Seq <= h.early {
-				delete(h.held, d.Seq)
-				continue
+			if d.Seq <= h.done.end() {
+				continue // it came late while this page was asked for, or what followed it did
 			}
 			if except, pushed := h.held[d.Seq]; pushed {
 				d.except = c.excepted(except)

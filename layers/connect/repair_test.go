@@ -202,6 +202,47 @@ func TestDueByTheMillisecond(t *testing.T) {
 	})
 }
 
+// TestForgottenByTheMillisecond has a conversation be forgotten, however its message came: that is not due again. Where all
+// others are of the same moment, forgetting one of these does not hide it.
+func TestForgottenByTheMillisecond(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		at     time.Duration // within a millisecond
+		missed bool
+	}{
+		{"pushed", 400 * time.Microsecond, false},
+		{"pushed at a whole one", 0, false},
+		{"repaired", 400 * time.Microsecond, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(nil)
+				n := startStill(t, logic, time.Second)
+				conn := n.come(t, 2)
+				time.Sleep(time.Second + c.at)
+				accepted := time.Now()
+				if d := s.add(dm, "x"); !c.missed {
+					n.push(t, d)
+				}
+				time.Sleep(time.Minute)
+				n.checkSent(t, conn, dm, 1)
+				if c.missed {
+					accepted = time.Now()
+				}
+				n.crowdOut(t, s, accepted, c.missed)
+				n.sequencer.mu.Lock()
+				known := n.sequencer.users[2].heads[dm] != nil
+				n.sequencer.mu.Unlock()
+				if known && !c.missed { // else it is noted again, to no effect
+					t.Fatal("the conversation is not forgotten: this test shows nothing")
+				}
+				time.Sleep(5 * time.Minute)
+				n.checkSent(t, conn, dm, 1)
+			})
+		})
+	}
+}
+
 // crowdOut has so much happen in other conversations of user 2 that the one silent longest is forgotten, whether pushes
 // bring it or all are missed.
 func (n stillNode) crowdOut(t *testing.T, s *shelf, accepted time.Time, missed bool) {

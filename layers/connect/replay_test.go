@@ -108,7 +108,7 @@ func (n *testNode) pushDirect(t testing.TB, user contract.UserID, d contract.Del
 		n.sequencer.mu.Lock()
 		defer n.sequencer.mu.Unlock()
 		h := n.sequencer.users[user].heads[d.Conversation]
-		return h.early >= d.Seq || !h.unknown && h.last >= d.Seq
+		return h.done.end() >= d.Seq || !h.unknown && h.last >= d.Seq
 	})
 	done := make(chan struct{}, 1)
 	n.bucketOf(user).jobs <- &job{nil, done}
