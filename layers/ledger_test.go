@@ -120,7 +120,7 @@ type books struct {
 	connect.Logic // what is not defined below is not asked
 
 	mu     sync.Mutex
-	stored map[contract.Conversation][]contract.Delivery
+	stored map[contract.Conversation][]contract.Delivery // accepted when the store says, in whole milliseconds
 }
 
 type link struct{ cut atomic.Bool }
@@ -200,13 +200,16 @@ func (b *books) accept(conversation contract.Conversation) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := contract.Message{Conversation: conversation, Seq: int64(len(b.stored[conversation]) + 1), From: 100, Room: parties.Room, CreatedAt: time.Now()}
+	accepted := time.Now()
+	m := contract.Message{Conversation: conversation, Seq: int64(len(b.stored[conversation]) + 1), From: 100, Room: parties.Room,
+		CreatedAt: time.UnixMilli(accepted.UnixMilli()).UTC()}
 	d := contract.Delivery{Conversation: conversation, Seq: m.Seq, Room: m.Room, AcceptedAt: m.CreatedAt}
 	if d.Room == 0 {
 		m.To, d.Users = parties.Low, []contract.UserID{parties.Low}
 	}
 	d.Frame = frames.AppendMessage(nil, &m)
 	b.stored[conversation] = append(b.stored[conversation], d)
+	d.AcceptedAt = accepted
 	b.waiting.Add(1)
 	b.queues[len(conversation)%len(b.queues)] <- contract.Item{Key: string(conversation), Body: d.Append(nil)}
 }
@@ -298,6 +301,11 @@ func (b *books) ConversationHeads(_ context.Context, r *contract.ConversationHea
 	return reply, nil
 }
 
+// before reports whether the message was accepted before the time, as the store does.
+func before(stored *contract.Delivery, t time.Time) bool {
+	return stored.AcceptedAt.UnixMilli() < t.UnixMilli()
+}
+
 func (b *books) DirectHeads(_ context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -305,7 +313,7 @@ func (b *books) DirectHeads(_ context.Context, r *contract.DirectHeadsRequest) (
 	for _, u := range r.Users {
 		for conversation, stored := range b.stored {
 			parties, _ := conversation.Parse()
-			if n := len(stored); n > 0 && (parties.Low == u.User || parties.High == u.User) && !stored[n-1].AcceptedAt.Before(u.Since) {
+			if n := len(stored); n > 0 && (parties.Low == u.User || parties.High == u.User) && !before(&stored[n-1], u.Since) {
 				reply.Heads = append(reply.Heads, contract.UserHead{User: u.User, Conversation: conversation, Last: int64(n)})
 			}
 		}
@@ -318,8 +326,11 @@ func (b *books) Deliveries(_ context.Context, r *contract.DeliveriesRequest) (*c
 	defer b.mu.Unlock()
 	stored := b.stored[r.Conversation]
 	after := r.After
+	if !r.Since.IsZero() {
+		after = 0 // Since stands for it
+	}
 	for i := range stored {
-		if !r.Since.IsZero() && stored[i].Seq < r.Before && stored[i].AcceptedAt.Before(r.Since) {
+		if !r.Since.IsZero() && stored[i].Seq < r.Before && before(&stored[i], r.Since) {
 			after = stored[i].Seq
 		}
 	}

@@ -42,7 +42,7 @@
 // The sequencer knows how far each conversation has come on this node: of a room from before its route is written. Of a
 // direct conversation it finds out when something first happens in it, by a push or by a comparison: what was accepted
 // since the user came is due here, and fetched from there on. A new one begins at 1 and needs no question. What comes
-// late, accepted before the user came, goes out if nothing has that is due; else it is not for who is here.
+// late, accepted before the user came, goes out if nothing has that follows it; else it is not for who is here.
 //
 // A message that was pushed here before is dropped. One that skips ahead, as after a push that was missed, waits:
 // everything from the hole on is fetched from logic and pushed in order. Every few seconds the heads of the conversations
@@ -60,7 +60,12 @@
 // What became of a message on a connection is counted once, by the bucket that pushed it, as written, queued, slow or
 // gone. A direct message that was deferred, or fetched by a repair, for somebody whose last connection has left meanwhile
 // is gone; what a repair gives up is lost, for each connection that it was for. A message that was pushed before, and a
-// notice, count nowhere. Package task says how these counts and its own make up the ledger.
+// notice, count nowhere. Nor does one that was accepted before who is here came, and is not for them: of a direct one the
+// user is answered as absent, so that task counts it; one to a room is due to nobody here. Package task says how these counts
+// and its own make up the ledger.
+//
+// Of what came late in a conversation, 32 runs of seqs are kept, to tell what went out from what did not. Where there are
+// more, what lies between the two lowest is taken for what went out, and is in no count.
 //
 // # What may be lost
 //
@@ -68,8 +73,9 @@
 // from the time that the last forgotten one had come to: what was missed before that is found by a resume alone, and what
 // task brings twice may go out twice.
 //
-// When a user has come is compared by clocks: where logic's is behind connect's, a direct message that is accepted that soon after
-// the user came, and whose push is missed, is found by who resumes, or names what it has with a ping.
+// When a user has come is compared by clocks, in the whole milliseconds that logic keeps: a direct message that is accepted
+// in the same one, or, where logic's clock is behind connect's, that soon after, and whose push is missed, is found by who
+// resumes, or names what it has with a ping.
 //
 // # Lock order
 //

@@ -372,7 +372,11 @@ func settle(t testing.TB, c *testclient.Conn) {
 
 // note is a delivery of a frame that says which it is, of a conversation or, with seq 0, of none.
 func note(conversation contract.Conversation, seq int64, text string) contract.Delivery {
-	m := contract.Message{ID: contract.MessageID(seq), Conversation: conversation, Seq: seq, From: 1, FromName: "user1", Text: text, CreatedAt: time.Now().UTC()}
+	return noteAt(conversation, seq, text, time.Now())
+}
+
+func noteAt(conversation contract.Conversation, seq int64, text string, accepted time.Time) contract.Delivery {
+	m := contract.Message{ID: contract.MessageID(seq), Conversation: conversation, Seq: seq, From: 1, FromName: "user1", Text: text, CreatedAt: accepted.UTC()}
 	d := contract.Delivery{Conversation: conversation, Seq: seq, Message: m.ID, AcceptedAt: m.CreatedAt}
 	parties, err := conversation.Parse()
 	if err != nil {

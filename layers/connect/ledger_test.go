@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -269,5 +270,176 @@ func TestRepairRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLateCopies brings what was accepted before the user came, in any order: what may not go out any more, and never has,
+// is answered as absent, and what has as had.
+func TestLateCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		var late []contract.Delivery
+		for range 5 {
+			late = append(late, s.add(dm, "before"))
+		}
+		time.Sleep(time.Second)
+		n := startStill(t, logic, time.Hour)
+		conn := n.come(t, 2)
+		time.Sleep(time.Second)
+		push := func(seq int, want contract.PushResult) {
+			t.Helper()
+			checkResult(t, fmt.Sprint("late ", seq), n.pushOne(t, late[seq-1]), want)
+		}
+		hadIt, goesOut := contract.PushResult{Had: 1}, contract.PushResult{Queued: 1}
+		push(2, goesOut)
+		push(1, nobodyThere)
+		push(4, goesOut)
+		for range 2 { // before anything is known of what is due, and after
+			push(2, hadIt)
+			push(3, nobodyThere)
+			push(4, hadIt)
+			push(1, nobodyThere)
+			n.pushOne(t, s.add(dm, "due"))
+			synctest.Wait()
+		}
+		push(5, nobodyThere)
+		n.checkSent(t, conn, dm, 2, 4, 6, 7)
+		n.checkCounted(t, map[outcome]int{queued: 4})
+	})
+}
+
+// TestLateAboveWhatIsDue brings late what follows a message that is due, as of logics whose clocks differ: it comes after
+// that one, and neither is left out.
+func TestLateAboveWhatIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		answer := make(chan struct{})
+		logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+			<-answer
+			return s.deliveries(ctx, r)
+		}
+		time.Sleep(time.Second)
+		n := startStill(t, logic, time.Hour)
+		conn := n.come(t, 2)
+		time.Sleep(time.Second)
+		second := time.Now().Add(-2 * time.Second)
+		lateBelow := s.addAt(dm, "late", second)
+		due := s.add(dm, "due")
+		lateAbove := s.addAt(dm, "late", second)
+		checkResult(t, "what is due", n.pushOne(t, due), contract.PushResult{Deferred: 1})
+		checkResult(t, "late, above it", n.pushOne(t, lateAbove), contract.PushResult{Deferred: 1})
+		checkResult(t, "late, below it", n.pushOne(t, lateBelow), contract.PushResult{Queued: 1})
+		close(answer)
+		n.checkSent(t, conn, dm, 1, 2, 3)
+		n.checkCounted(t, map[outcome]int{queued: 3})
+	})
+}
+
+// TestLateInRoom brings a message to a room that was accepted before anybody entered: nobody here is to get it.
+func TestLateInRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		late := s.add("room:1", "before")
+		n := startStill(t, logic, time.Hour)
+		if err := n.come(t, 2).enterRoom(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		checkResult(t, "late", n.pushOne(t, late), contract.PushResult{})
+		due := s.add("room:1", "due")
+		checkResult(t, "due", n.pushOne(t, due), contract.PushResult{Queued: 1})
+		checkResult(t, "late", n.pushOne(t, late), contract.PushResult{})
+		checkResult(t, "once more", n.pushOne(t, due), contract.PushResult{Had: 1})
+	})
+}
+
+// TestLostOfUnknown gives up what is missing of a conversation of which it is not known yet from where on it is due: of each
+// message that was pushed, the copies are lost that connections here were to get.
+func TestLostOfUnknown(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		from  func(n stillNode, first, second *channel) *channel
+		leave bool // the first does, once all is pushed
+		lost  int
+	}{
+		{"from elsewhere", func(stillNode, *channel, *channel) *channel { return nil }, false, 4},
+		{"from one of the user's", func(_ stillNode, first, _ *channel) *channel { return first }, false, 3},
+		{"from one that has left", func(_ stillNode, first, _ *channel) *channel { return first }, true, 2},
+		{"from the one that stays", func(_ stillNode, _, second *channel) *channel { return second }, true, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(map[contract.Conversation]int{dm: 5})
+				answer := make(chan struct{})
+				logic.deliveries = func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					<-answer
+					return nil, contract.Errorf(contract.Forbidden, "refused by the test")
+				}
+				time.Sleep(time.Second)
+				n := startStill(t, logic, time.Hour)
+				first, second, other := n.come(t, 2), n.come(t, 2), n.come(t, 1)
+				time.Sleep(time.Second)
+				missed := s.add(dm, "missed")
+				pushed, delayed, own := fromHere(s.add(dm, "x"), other), s.add(dm, "x"), s.add(dm, "x")
+				if sender := c.from(n, first, second); sender != nil {
+					own = fromHere(own, sender)
+				}
+				for _, d := range []contract.Delivery{pushed, own} {
+					checkResult(t, "what skips ahead", n.pushOne(t, d), contract.PushResult{Deferred: 1})
+				}
+				if c.leave {
+					n.dismiss(first)
+				}
+				close(answer)
+				n.checkCounted(t, map[outcome]int{lost: c.lost})
+				for _, d := range []contract.Delivery{pushed, own} {
+					checkResult(t, "lost", n.pushOne(t, d), contract.PushResult{Had: 1})
+				}
+				for _, d := range []contract.Delivery{missed, delayed} {
+					checkResult(t, "not known of", n.pushOne(t, d), nobodyThere)
+				}
+				n.pushOne(t, s.add(dm, "goes on"))
+				n.checkSent(t, second, dm, 10)
+			})
+		})
+	}
+}
+
+// TestSenderIsNotGone has the last connections of a user leave to whom a message of their own is deferred, and another.
+func TestSenderIsNotGone(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		further      bool // another connection of the user is there
+		furtherFirst bool // and leaves first
+		gone         int
+	}{
+		{"alone", false, false, 1},
+		{"before another", true, false, 2},
+		{"after another", true, true, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(nil)
+				logic.deliveries = func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					return nil, contract.Errorf(contract.Unavailable, "failed by the test")
+				}
+				n := startStill(t, logic, time.Hour)
+				leaving := []*channel{n.come(t, 2)}
+				sender := leaving[0]
+				if c.further {
+					leaving = append(leaving, n.come(t, 2))
+				}
+				if c.furtherFirst {
+					slices.Reverse(leaving)
+				}
+				time.Sleep(time.Second)
+				s.add(dm, "missed")
+				n.pushOne(t, s.add(dm, "x"))
+				n.pushOne(t, fromHere(s.add(dm, "own"), sender))
+				for _, conn := range leaving {
+					n.dismiss(conn)
+				}
+				n.checkCounted(t, map[outcome]int{gone: c.gone})
+			})
+		})
 	}
 }

@@ -35,25 +35,25 @@ func (c *Connect) repairMissed(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for _, of := range c.sequencer.takeDue() {
-			repairs.Go(func() error { c.repair(ctx, of); return nil })
+		for _, one := range c.sequencer.takeDue() {
+			repairs.Go(func() error { c.repair(ctx, one); return nil })
 		}
 	}
 }
 
 // repair fetches what is missing of a conversation and pushes it, in order, until nothing is.
-func (c *Connect) repair(ctx context.Context, of subject) {
-	ctx, span := c.tracer.Start(ctx, "repair", trace.WithAttributes(attribute.String("gochat.conversation", string(of.conversation))))
+func (c *Connect) repair(ctx context.Context, one hole) {
+	ctx, span := c.tracer.Start(ctx, "repair", trace.WithAttributes(attribute.String("gochat.conversation", string(one.conversation))))
 	defer span.End()
 	var total page
 	looks := 0
 	for pause := repairRetry; ; {
-		missing, going := c.missing(of)
+		missing, going := c.missing(one)
 		if !going {
 			break
 		}
 		last := missing.After
-		got, err := c.repairPage(ctx, of, missing)
+		got, err := c.repairPage(ctx, one, missing)
 		if total.missed == 0 && got.missed > 0 {
 			c.m.repairs.Inc() // else it was only to find out from where on the conversation is due
 		}
@@ -66,15 +66,15 @@ func (c *Connect) repair(ctx context.Context, of subject) {
 				looks++ // the fault of what is asked for, perhaps
 			}
 			if !mayPass(err) || looks >= repairLooks {
-				c.tel.Log.ErrorContext(ctx, "missed messages cannot be fetched", "conversation", string(of.conversation), "after", last, "err", err)
-				c.giveUp(of)
+				c.tel.Log.ErrorContext(ctx, "missed messages cannot be fetched", "conversation", string(one.conversation), "after", last, "err", err)
+				c.giveUp(one)
 				continue
 			}
-			c.tel.Log.WarnContext(ctx, "missed messages not fetched, trying again", "conversation", string(of.conversation), "err", err)
+			c.tel.Log.WarnContext(ctx, "missed messages not fetched, trying again", "conversation", string(one.conversation), "err", err)
 		case got.messages == 0 && !got.settled:
 			if looks++; looks >= repairLooks {
-				c.tel.Log.ErrorContext(ctx, "missed messages are not in the database", "conversation", string(of.conversation), "after", last)
-				c.giveUp(of)
+				c.tel.Log.ErrorContext(ctx, "missed messages are not in the database", "conversation", string(one.conversation), "after", last)
+				c.giveUp(one)
 				continue
 			}
 		default:
@@ -112,19 +112,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// missing is what to ask logic for, false if nothing is missing or nobody is there to get it.
-func (c *Connect) missing(of subject) (contract.DeliveriesRequest, bool) {
+// missing is what to ask logic for, false if nothing is missing or those are not there any more who were to get it.
+func (c *Connect) missing(one hole) (contract.DeliveriesRequest, bool) {
 	s := c.sequencer
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h, _ := s.headOf(of)
-	if h == nil || !h.repairing() {
+	h, _ := s.headOf(one.subject)
+	if h != one.head || !h.repairing() {
 		return contract.DeliveriesRequest{}, false
 	}
-	r := contract.DeliveriesRequest{Conversation: of.conversation, After: h.last, Limit: contract.MaxPage}
+	r := contract.DeliveriesRequest{Conversation: one.conversation, After: h.last, Limit: contract.MaxPage}
 	if h.unknown {
 		// What was pushed is due, though it may have been accepted before the user came.
-		if r.Since, r.Before = s.users[of.user].since, h.least; r.Before == 0 {
+		if r.Since, r.Before = s.users[one.user].since, h.least; r.Before == 0 {
 			r.Before = h.want + 1
 		}
 	}
@@ -132,20 +132,34 @@ func (c *Connect) missing(of subject) (contract.DeliveriesRequest, bool) {
 }
 
 // giveUp goes on after what cannot be had.
-func (c *Connect) giveUp(of subject) {
+func (c *Connect) giveUp(one hole) {
+	var own []contract.ConnID
+	for _, ch := range c.bucketOf(one.user).ofUser(one.user) {
+		own = append(own, ch.id())
+	}
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
-	h, connections := c.sequencer.headOf(of)
-	if h == nil || !h.repairing() {
+	h, connections := c.sequencer.headOf(one.subject)
+	if h != one.head || !h.repairing() {
 		return
 	}
 	c.m.abandoned.Inc()
-	missing := h.want - h.last
+	missing := int(h.want - h.last)
 	if h.unknown {
-		missing = int64(len(h.held)) // what else was due is not known
+		missing = len(h.held) // what else was due is not known
+		for _, seq := range slices.Sorted(maps.Keys(h.held)) {
+			h.done.add(seq)
+		}
+		h.startAt(h.want + 1)
 	}
-	c.m.deliveries[lost].Add(float64(missing) * float64(connections))
-	h.unknown, h.last, h.held = false, h.want, nil
+	copies := missing * connections
+	for _, except := range h.held {
+		if slices.Contains(own, except) {
+			copies-- // it has sent the message
+		}
+	}
+	c.m.deliveries[lost].Add(float64(copies))
+	h.last, h.held = h.want, nil
 }
 
 // page is what came of one page of a repair.
@@ -153,36 +167,40 @@ type page struct {
 	messages int  // that went out
 	missed   int  // of these, had not been pushed by task
 	queued   bool // a socket has yet to take some
-	settled  bool // nothing was missing
+	settled  bool // nothing was missing, or those have gone who missed it
 }
 
 // repairPage pushes one page of what is missing.
-func (c *Connect) repairPage(ctx context.Context, of subject, missing contract.DeliveriesRequest) (got page, err error) {
+func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.DeliveriesRequest) (got page, err error) {
 	asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	reply, err := c.logic.Deliveries(asking, &missing)
 	cancel()
 	if err != nil {
 		return page{}, err
 	}
-	if of.user != 0 {
+	if one.user != 0 {
 		for i := range reply.Deliveries {
-			reply.Deliveries[i].Users = []contract.UserID{of.user}
+			reply.Deliveries[i].Users = []contract.UserID{one.user}
 		}
 	}
 	admit := func(p *push) {
-		h, _ := c.sequencer.headOf(of)
-		if h != nil && h.unknown {
+		h, _ := c.sequencer.headOf(one.subject)
+		if h != one.head {
+			got.settled = true // its people have gone: if they are back, what is due is another matter
+			return
+		}
+		if h.unknown {
 			got.settled = !h.beginWith(p.deliveries)
 		}
 		for _, d := range p.deliveries {
-			if h == nil || d.Seq != h.last+1 {
-				break // its people have gone and come back meanwhile: what is due then is another matter
+			if d.Seq != h.last+1 {
+				break // meanwhile it has become known that it is due from an earlier one on
 			}
 			h.last = d.Seq
+			h.cameTo(d.Delivery)
 			got.messages++
-			if d.Seq <= h.early {
-				delete(h.held, d.Seq)
-				continue
+			if d.Seq <= h.done.end() {
+				continue // it came late while this page was asked for, or what followed it did
 			}
 			if except, pushed := h.held[d.Seq]; pushed {
 				d.except = c.excepted(except)
@@ -190,10 +208,10 @@ func (c *Connect) repairPage(ctx context.Context, of subject, missing contract.D
 			} else {
 				got.missed++
 			}
-			if of.room != 0 {
+			if one.room != 0 {
 				p.toRoom(d)
 			} else {
-				p.toUser(d, of.user)
+				p.toUser(d, one.user)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -144,6 +145,179 @@ func TestNeverHeard(t *testing.T) {
 	awaitSeqs(t, conn, "dm:1:2", 6, 7, 8)
 }
 
+// TestNextLife has everybody leave and come back while a page is asked for: it was for those who were there, and nothing
+// of it goes to those who are back. Nor is what these miss given up for what became of the others' repair.
+func TestNextLife(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused is %v", refused), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(map[contract.Conversation]int{dm: 5})
+				answers := make(chan error)
+				logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+					reply, _ := s.deliveries(ctx, r)
+					return reply, <-answers // the first who asked first
+				}
+				n := startStill(t, logic, time.Hour)
+				first := n.come(t, 2)
+				time.Sleep(time.Second)
+				s.add(dm, "missed")
+				n.push(t, s.add(dm, "skips ahead"))
+				synctest.Wait() // the page is asked for
+				n.dismiss(first)
+				n.checkCounted(t, map[outcome]int{gone: 1})
+				time.Sleep(time.Second)
+				again := n.come(t, 2)
+				time.Sleep(time.Second)
+				s.add(dm, "missed by who is back")
+				n.push(t, s.add(dm, "skips ahead"))
+				synctest.Wait()
+				var answer error
+				if refused {
+					answer = contract.Errorf(contract.Forbidden, "refused by the test")
+				}
+				answers <- answer
+				n.checkSent(t, again, dm)
+				answers <- nil
+				n.checkSent(t, again, dm, 8, 9)
+				n.checkCounted(t, map[outcome]int{gone: 1, queued: 2})
+			})
+		})
+	}
+}
+
+// TestDueByTheMillisecond has a message be accepted just before the user comes, in the same millisecond: more than that of
+// when it was is not kept, and it is not due.
+func TestDueByTheMillisecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		n := startStill(t, logic, time.Second)
+		time.Sleep(300 * time.Microsecond)
+		s.add(dm, "before")
+		time.Sleep(300 * time.Microsecond)
+		conn := n.come(t, 2)
+		time.Sleep(time.Minute)
+		n.checkSent(t, conn, dm)
+		n.push(t, s.add(dm, "due"))
+		n.checkSent(t, conn, dm, 2)
+	})
+}
+
+// TestForgottenByTheMillisecond has a conversation be forgotten, however its message came: that is not due again. Where all
+// others are of the same moment, forgetting one of these does not hide it.
+func TestForgottenByTheMillisecond(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		at     time.Duration // within a millisecond
+		missed bool
+	}{
+		{"pushed", 400 * time.Microsecond, false},
+		{"pushed at a whole one", 0, false},
+		{"repaired", 400 * time.Microsecond, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logic, s := stocked(nil)
+				n := startStill(t, logic, time.Second)
+				conn := n.come(t, 2)
+				time.Sleep(time.Second + c.at)
+				accepted := time.Now()
+				if d := s.add(dm, "x"); !c.missed {
+					n.push(t, d)
+				}
+				time.Sleep(time.Minute)
+				n.checkSent(t, conn, dm, 1)
+				if c.missed {
+					accepted = time.Now()
+				}
+				n.crowdOut(t, s, accepted, c.missed)
+				n.sequencer.mu.Lock()
+				known := n.sequencer.users[2].heads[dm] != nil
+				n.sequencer.mu.Unlock()
+				if known && !c.missed { // else it is noted again, to no effect
+					t.Fatal("the conversation is not forgotten: this test shows nothing")
+				}
+				time.Sleep(5 * time.Minute)
+				n.checkSent(t, conn, dm, 1)
+			})
+		})
+	}
+}
+
+// crowdOut has so much happen in other conversations of user 2 that the one silent longest is forgotten, whether pushes
+// bring it or all are missed.
+func (n stillNode) crowdOut(t *testing.T, s *shelf, accepted time.Time, missed bool) {
+	t.Helper()
+	for other := range maxUserHeads {
+		d := s.addAt(contract.DirectConversation(2, contract.UserID(other+3)), "x", accepted)
+		if d.Users = []contract.UserID{2}; !missed {
+			n.push(t, d)
+		}
+	}
+	if missed {
+		time.Sleep(30 * time.Second) // until a comparison finds it
+	}
+	synctest.Wait()
+}
+
+// TestLateWhileAsked brings a message late while a page is asked for that has it: it does not go out twice. That it is
+// late comes of another conversation that was forgotten meanwhile.
+func TestLateWhileAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		answer := make(chan struct{})
+		logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+			reply, err := s.deliveries(ctx, r)
+			<-answer
+			return reply, err
+		}
+		n := startStill(t, logic, time.Second)
+		conn := n.come(t, 2)
+		time.Sleep(time.Minute)
+		delayed := s.add(dm, "is brought late")
+		n.push(t, s.add(dm, "overtakes it"))
+		synctest.Wait() // a page from the first on is asked for
+		time.Sleep(time.Second)
+		other := s.add("dm:2:1000", "x")
+		other.Users = []contract.UserID{2}
+		n.push(t, other)
+		time.Sleep(time.Minute)
+		n.crowdOut(t, s, time.Now(), false)
+		n.push(t, delayed)
+		n.checkSent(t, conn, dm, 1)
+		close(answer)
+		n.checkSent(t, conn, dm, 1, 2)
+		checkResult(t, "once more", n.pushOne(t, delayed), contract.PushResult{Had: 1})
+		n.checkCounted(t, map[outcome]int{queued: 2 + 1 + maxUserHeads})
+	})
+}
+
+// TestRenewedAsksAgain has logic not say in which conversations of anybody something has happened, when the routes had to
+// be written anew: at the next comparison it is asked again, of everybody.
+func TestRenewedAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logic, s := stocked(nil)
+		var asked []int // of how many
+		logic.directHeads = func(ctx context.Context, r *contract.DirectHeadsRequest) (*contract.DirectHeadsReply, error) {
+			if asked = append(asked, len(r.Users)); len(asked) <= 2 {
+				return nil, contract.Errorf(contract.Unavailable, "failed by the test")
+			}
+			return s.directHeads(ctx, r)
+		}
+		n := startStill(t, logic, time.Second)
+		conn := n.come(t, 2)
+		for _, turn := range []contract.UserID{12, 13} { // not soon, as user 2's is not
+			n.come(t, turn)
+		}
+		time.Sleep(time.Millisecond)
+		s.add(dm, "missed")
+		time.Sleep(5500 * time.Millisecond)
+		n.checkSent(t, conn, dm, 1)
+		if want := []int{3, 3, 3}; !slices.Equal(asked, want) {
+			t.Errorf("asked of so many: %v, want %v", asked, want)
+		}
+	})
+}
+
 // TestLostLast has nothing follow the push that was missed.
 func TestLostLast(t *testing.T) {
 	for _, conversation := range []contract.Conversation{"room:1", "dm:1:2"} {
@@ -273,6 +447,51 @@ func TestRepairFails(t *testing.T) {
 	awaitSeqs(t, conn, "room:1", 1, 2, 3, 4, 5)
 	if got := n.metric(t, "gochat_repair_failures_total"); got != 3 {
 		t.Errorf("%v failures counted, want 3", got)
+	}
+}
+
+// TestRepairFailsAlways has logic answer nothing else, from the second message on. What may be the fault of what is asked
+// for is asked for 20 times, and then given up; what is logic's own goes on being asked for.
+func TestRepairFailsAlways(t *testing.T) {
+	for _, c := range []struct {
+		code  contract.Code
+		asked func(times int) bool
+		want  []int64
+		lost  int
+	}{
+		{contract.Internal, func(times int) bool { return times == repairLooks }, []int64{1, 4}, 2},
+		{contract.Unavailable, func(times int) bool { return times > 50*repairLooks }, []int64{1}, 0},
+	} {
+		for _, conversation := range []contract.Conversation{"room:1", dm} {
+			t.Run(fmt.Sprint(c.code, " ", conversation), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					logic, s := stocked(nil)
+					asked := 0 // by one repair
+					logic.deliveries = func(context.Context, *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+						asked++
+						return nil, contract.Errorf(c.code, "failed by the test")
+					}
+					n := startStill(t, logic, 24*time.Hour)
+					conn := n.come(t, 2)
+					if err := conn.enterRoom(t.Context(), 1); err != nil {
+						t.Fatal(err)
+					}
+					n.push(t, s.add(conversation, "pushed"))
+					s.add(conversation, "missed")
+					n.push(t, s.add(conversation, "skips ahead"))
+					time.Sleep(time.Hour)
+					n.push(t, s.add(conversation, "goes on, or waits"))
+					n.checkSent(t, conn, conversation, c.want...)
+					if !c.asked(asked) {
+						t.Errorf("asked %d times", asked)
+					}
+					if got := n.metric(t, "gochat_repair_failures_total"); got != float64(asked) {
+						t.Errorf("%v failures counted, want %d", got, asked)
+					}
+					n.checkCounted(t, map[outcome]int{queued: len(c.want), lost: c.lost})
+				})
+			})
+		}
 	}
 }
 

@@ -13,21 +13,28 @@ import (
 	"gochat/layers/internal/testclient"
 )
 
-// shelf is what logic has stored.
+// shelf is what logic has stored. Like the store it keeps and compares times in whole milliseconds.
 type shelf struct {
 	mu       sync.Mutex
 	messages map[contract.Conversation][]contract.Message
 }
 
-// add stores one more message and answers its delivery.
+// add stores one more message and answers its delivery, as logic pushes it when it has just been accepted.
 func (s *shelf) add(conversation contract.Conversation, text string) contract.Delivery {
+	return s.addAt(conversation, text, time.Now())
+}
+
+func (s *shelf) addAt(conversation contract.Conversation, text string, accepted time.Time) contract.Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seq := int64(len(s.messages[conversation]) + 1)
 	s.messages[conversation] = append(s.messages[conversation], contract.Message{
-		ID: contract.MessageID(seq), Conversation: conversation, Seq: seq, From: 1, Text: text, CreatedAt: time.Now().UTC()})
-	return note(conversation, seq, text)
+		ID: contract.MessageID(seq), Conversation: conversation, Seq: seq, From: 1, Text: text, CreatedAt: time.UnixMilli(accepted.UnixMilli()).UTC()})
+	return noteAt(conversation, seq, text, accepted)
 }
+
+// since reports whether the message was accepted at that time or later, as the store does.
+func since(m *contract.Message, t time.Time) bool { return m.CreatedAt.UnixMilli() >= t.UnixMilli() }
 
 func (s *shelf) history(ctx context.Context, r *contract.HistoryRequest) (*contract.HistoryReply, error) {
 	if ctx.Err() != nil {
@@ -63,7 +70,7 @@ func (s *shelf) directHeads(_ context.Context, r *contract.DirectHeadsRequest) (
 	for _, u := range r.Users {
 		for c, messages := range s.messages {
 			parties, _ := c.Parse()
-			if n := len(messages); n > 0 && (parties.Low == u.User || parties.High == u.User) && !messages[n-1].CreatedAt.Before(u.Since) {
+			if n := len(messages); n > 0 && (parties.Low == u.User || parties.High == u.User) && since(&messages[n-1], u.Since) {
 				reply.Heads = append(reply.Heads, contract.UserHead{User: u.User, Conversation: c, Last: int64(n)})
 			}
 		}
@@ -76,14 +83,17 @@ func (s *shelf) deliveries(_ context.Context, r *contract.DeliveriesRequest) (*c
 	defer s.mu.Unlock()
 	reply := &contract.DeliveriesReply{}
 	after := r.After
-	for _, m := range s.messages[r.Conversation] {
-		if !r.Since.IsZero() && m.Seq < r.Before && m.CreatedAt.Before(r.Since) {
-			after = m.Seq
+	if !r.Since.IsZero() {
+		after = 0
+		for _, m := range s.messages[r.Conversation] {
+			if m.Seq < r.Before && !since(&m, r.Since) {
+				after = m.Seq
+			}
 		}
 	}
 	for _, m := range s.messages[r.Conversation] {
 		if m.Seq > after && len(reply.Deliveries) < r.Limit {
-			reply.Deliveries = append(reply.Deliveries, note(m.Conversation, m.Seq, m.Text))
+			reply.Deliveries = append(reply.Deliveries, noteAt(m.Conversation, m.Seq, m.Text, m.CreatedAt))
 		}
 	}
 	return reply, nil
@@ -98,7 +108,7 @@ func (n *testNode) pushDirect(t testing.TB, user contract.UserID, d contract.Del
 		n.sequencer.mu.Lock()
 		defer n.sequencer.mu.Unlock()
 		h := n.sequencer.users[user].heads[d.Conversation]
-		return h.early >= d.Seq || !h.unknown && h.last >= d.Seq
+		return h.done.end() >= d.Seq || !h.unknown && h.last >= d.Seq
 	})
 	done := make(chan struct{}, 1)
 	n.bucketOf(user).jobs <- &job{nil, done}

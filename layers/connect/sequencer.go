@@ -26,7 +26,7 @@ type sequencer struct {
 	delays  [4]time.Duration        // the longest that a message pushed in each of the last rounds was under way, at round % 4
 	rooms   map[contract.RoomID]*servedRoom
 	users   map[contract.UserID]*servedUser
-	due     []subject // whose repair is to begin
+	due     []hole // whose repair is to begin
 }
 
 // head is how far one conversation has come here.
@@ -35,13 +35,15 @@ type head struct {
 	// lowest that was pushed, 0 if none was.
 	unknown bool
 	least   int64
-	early   int64 // up to here something went out that was accepted before the user came, and is not due
+	// done are the seqs below what is due that came to their end here all the same: those that went out though they were
+	// accepted before the user came, and of what was given up those that task had pushed.
+	done spans
 
 	first  int64     // what is below is not due here
 	last   int64     // up to here it was pushed
 	want   int64     // above last: what is between is being fetched
 	active int       // the round of comparisons in which a delivery last came
-	until  time.Time // what was accepted up to then is not due any more, should the head be forgotten
+	until  time.Time // of a direct conversation: what was accepted up to then is not due any more, should the head be forgotten
 
 	// What a comparison noted, the last one before which something had come here.
 	ahead int64     // logic's head
@@ -56,6 +58,47 @@ type head struct {
 // startAt makes it known that the seq is the next one due.
 func (h *head) startAt(seq int64) {
 	h.unknown, h.first, h.last = false, seq, seq-1
+}
+
+// below says what becomes of a seq below what is due that may not go out: what followed has gone out, or is lost.
+func (h *head) below(seq int64) verdict {
+	if h.done.has(seq) {
+		return had
+	}
+	return absent // when it was accepted nobody was here
+}
+
+// spans are seqs, as ascending runs.
+type spans []span
+
+type span struct{ first, last int64 }
+
+// maxSpans bounds what is kept. What is between the two lowest runs then counts as had by them.
+const maxSpans = 32
+
+// end is the highest of them, 0 if there is none.
+func (s spans) end() int64 {
+	if len(s) == 0 {
+		return 0
+	}
+	return s[len(s)-1].last
+}
+
+func (s spans) has(seq int64) bool {
+	return slices.ContainsFunc(s, func(run span) bool { return run.first <= seq && seq <= run.last })
+}
+
+// add takes a seq above end.
+func (s *spans) add(seq int64) {
+	if n := len(*s); n > 0 && seq == s.end()+1 {
+		(*s)[n-1].last = seq
+		return
+	}
+	*s = append(*s, span{seq, seq})
+	if len(*s) > maxSpans {
+		(*s)[1].first = (*s)[0].first
+		*s = slices.Delete(*s, 0, 1)
+	}
 }
 
 // verdict is what the sequencer says of a delivery.
@@ -94,6 +137,13 @@ type subject struct {
 	conversation contract.Conversation
 	room         contract.RoomID
 	user         contract.UserID
+}
+
+// hole is what one repair is to fill: in that head, for as long as the subject has it. Who has left and come back has
+// another, of which other messages are due.
+type hole struct {
+	subject
+	head *head
 }
 
 func newSequencer(fetchHead func(context.Context, contract.Conversation) (int64, error)) *sequencer {
@@ -176,7 +226,7 @@ func (s *sequencer) begin(ctx context.Context, room contract.RoomID, r *servedRo
 	last, err := s.fetchHead(ctx, contract.RoomConversation(room))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.last = max(r.last, last)
+	r.startAt(last + 1)
 	s.touch(&r.head, subject{conversation: contract.RoomConversation(room), room: room})
 	if err != nil {
 		r.err = fmt.Errorf("load the room's head: %w", err)
@@ -246,11 +296,12 @@ func (s *sequencer) admitUser(d *contract.Delivery, user contract.UserID) verdic
 	h := u.head(d.Conversation)
 	switch {
 	case !h.unknown:
-	case d.AcceptedAt.Before(u.since): // late; it says nothing of what is due
-		if d.Seq <= h.early {
-			return had
+	case d.AcceptedAt.Before(u.since) && (h.least == 0 || d.Seq < h.least):
+		// Late; it says nothing of what is due. Above what is, it comes with that.
+		if d.Seq <= h.done.end() {
+			return h.below(d.Seq)
 		}
-		h.early = d.Seq
+		h.done.add(d.Seq)
 		return goes
 	case d.Seq == 1: // nothing can be missing before it
 		h.startAt(1)
@@ -295,19 +346,17 @@ func (u *servedUser) keep(c contract.Conversation, h *head) {
 func (s *sequencer) admit(h *head, d *contract.Delivery, of subject) verdict {
 	seq := d.Seq
 	s.touch(h, of)
-	if of.user != 0 && d.AcceptedAt.After(h.until) {
-		h.until = d.AcceptedAt
-	}
+	h.cameTo(d)
 	switch {
+	case seq <= h.done.end():
+		return h.below(seq)
 	case h.unknown:
 		if h.least == 0 || seq < h.least {
 			h.least = seq
 		}
 		s.miss(h, seq, of)
-	case seq <= h.early:
-		return had
 	case seq < h.first:
-		return absent // when it was accepted nobody was here, and what followed has gone out
+		return h.below(seq)
 	case seq <= h.last:
 		return had
 	case seq == h.last+1 && !h.repairing():
@@ -325,6 +374,13 @@ func (s *sequencer) admit(h *head, d *contract.Delivery, of subject) verdict {
 	return deferred
 }
 
+// cameTo notes of when what came is.
+func (h *head) cameTo(d *contract.Delivery) {
+	if d.AcceptedAt.After(h.until) {
+		h.until = d.AcceptedAt
+	}
+}
+
 // miss has everything up to want fetched. It is called with mu held.
 func (s *sequencer) miss(h *head, want int64, of subject) {
 	if h.repairing() {
@@ -332,12 +388,12 @@ func (s *sequencer) miss(h *head, want int64, of subject) {
 		return
 	}
 	h.want = want
-	s.due = append(s.due, of)
+	s.due = append(s.due, hole{of, h})
 	poke(s.wake)
 }
 
 // takeDue answers whose repairs are to begin.
-func (s *sequencer) takeDue() []subject {
+func (s *sequencer) takeDue() []hole {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	due := s.due
