@@ -339,6 +339,35 @@ func TestPanics(t *testing.T) {
 	}
 }
 
+// TestCausesAreLogged: what lies behind an answer, the client does not see; whoever runs the node does, once.
+func TestCausesAreLogged(t *testing.T) {
+	const cause = "connection refused by 10.0.0.7"
+	away := contract.RetryLater(contract.Unavailable, time.Second, "the database does not answer")
+	for name, c := range map[string]struct {
+		err  error
+		want contract.Code
+		log  string // a part of the log, "" if nothing is to be logged
+	}{
+		"a fault":                   {errors.New(cause), contract.Internal, "level=ERROR"},
+		"something is away":         {fmt.Errorf("load user: %w: %s", away, cause), contract.Unavailable, "level=WARN"},
+		"no more than what it says": {away, contract.Unavailable, ""},
+		"the caller's fault":        {fmt.Errorf("%s: %w", cause, contract.Errorf(contract.NotFound, "user 7")), contract.NotFound, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tel, log := logged()
+			n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) { return nil, c.err }}, nil, tel)
+			_, err := logicOn(t, n.peer).Login(t.Context(), &contract.LoginRequest{Name: "ann"})
+			if contract.CodeOf(err) != c.want || strings.Contains(err.Error(), cause) {
+				t.Errorf("got %v, want %s and nothing of the cause", err, c.want)
+			}
+			got := log.String()
+			if once := strings.Count(got, cause) == 1 && strings.Contains(got, c.log); c.log == "" && got != "" || c.log != "" && !once {
+				t.Errorf("log: %q, want the cause once with %q", got, c.log)
+			}
+		})
+	}
+}
+
 // TestTraceContext sees the server's span as the child of the client's, which is the child of the caller's.
 func TestTraceContext(t *testing.T) {
 	exported := tracetest.NewInMemoryExporter()
