@@ -221,6 +221,33 @@ func TestDeadlinesCross(t *testing.T) {
 	})
 }
 
+// TestReasonOutlivesTheDeadline: that time is up does not hide from the log why, and clients see no more than before.
+func TestReasonOutlivesTheDeadline(t *testing.T) {
+	refused := errors.New("dial tcp 10.0.0.7:1: connection refused")
+	for name, reason := range map[string]error{
+		"refused": fmt.Errorf("%w: dial: %w", errNotSent, refused), "lost": errBroken, "nothing else is known": context.DeadlineExceeded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := logicOn(t, dead(t, "logic-1"))
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			_, err := callBy(ctx, l.caller, "Rooms", "", true, &contract.RoomsRequest{},
+				func(context.Context, Peer, *contract.RoomsRequest) (*Reply[contract.RoomsReply], error) {
+					calls++
+					cancel()
+					return nil, reason
+				})
+			if !errors.Is(err, reason) || !strings.Contains(err.Error(), "logic-1") || calls != 1 {
+				t.Errorf("got %v after %d calls, want the reason, and where, after one", err, calls)
+			}
+			want := contract.Error{Code: contract.Unavailable, Message: "Logic did not answer in time", RetryAfter: time.Second}
+			if got := contract.AsError(err); got == nil || *got != want {
+				t.Errorf("clients see %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 // A peer that takes calls and does not answer, or does not even read, costs the caller its deadline and nothing else.
 func TestHungPeer(t *testing.T) {
 	for name, handle := range map[string]func(net.Conn){"does not answer": swallow, "does not read": func(net.Conn) {}} {
