@@ -2,9 +2,7 @@ package layers
 
 import (
 	"maps"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -118,25 +116,4 @@ func TestLessonsAreProven(t *testing.T) {
 			t.Errorf("%s is no lesson's; there are %v", name, slices.Sorted(maps.Keys(all)))
 		}
 	}
-}
-
-// testsIn are the tests that a folder's files have.
-func testsIn(t *testing.T, folder string) []string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	function := regexp.MustCompile(`(?m)^func (Test\w+)\(\w+ \*testing\.T\) \{`)
-	var names []string
-	for _, file := range files {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, found := range function.FindAllSubmatch(source, -1) {
-			names = append(names, string(found[1]))
-		}
-	}
-	return names
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
 
 	"gochat/layers/internal/address"
@@ -38,7 +38,9 @@ func (c QueueConfig) Validate() error {
 	switch c.Driver {
 	case DriverRedis:
 		if c.URL != "" {
-			errs = append(errs, c.checkURL("redis", "redis://user:password@host:port/db"))
+			if _, err := parseRedisURL(c.URL); err != nil {
+				errs = append(errs, config.Invalid("url", "(not shown)", fmt.Sprintf("redis://user:password@host:port/db (%v)", err)))
+			}
 		}
 	case DriverRabbitMQ:
 		if rabbitmq.CheckURL(c.URL) != nil {
@@ -54,14 +56,31 @@ func (c QueueConfig) Validate() error {
 	return errors.Join(append(errs, c.Config.Validate())...)
 }
 
-func (c QueueConfig) checkURL(scheme, want string) error {
-	u, err := url.Parse(c.URL)
-	if err == nil && u.Scheme == scheme && !slices.ContainsFunc(strings.Split(u.Host, ","), func(addr string) bool {
-		return address.CheckDial(addr) != nil
-	}) {
-		return nil
+// parseRedisURL is a configuration with what the URL says. Its errors do not show the URL: a password that is not
+// escaped may be anywhere in it.
+func parseRedisURL(raw string) (queueredis.Config, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "redis" || u.RawQuery != "" || u.Fragment != "" {
+		return queueredis.Config{}, errors.New("it has another form")
 	}
-	return config.Invalid("url", "(not shown)", want)
+	c := queueredis.Config{Addrs: strings.Split(u.Host, ","), Username: u.User.Username()}
+	c.Password, _ = u.User.Password()
+	for _, addr := range c.Addrs {
+		if address.CheckDial(addr) != nil {
+			return queueredis.Config{}, errors.New("its host is not host:port, the port from 1 to 65535")
+		}
+	}
+	if number := strings.Trim(u.Path, "/"); number != "" {
+		db, err := strconv.ParseUint(number, 10, 31)
+		if err != nil {
+			return queueredis.Config{}, errors.New("its db is not a number")
+		}
+		c.DB = int(db)
+	}
+	if c.DB > 0 && len(c.Addrs) > 1 {
+		return queueredis.Config{}, errors.New("several hosts are a Cluster, whose db is 0")
+	}
+	return c, nil
 }
 
 // owned says whether instances read the partitions that a queue.Ownership gives them. Kafka's consumer group divides
@@ -81,7 +100,11 @@ func (c QueueConfig) open(shared session.Config, owner queue.Ownership, tel obse
 		cfg.Config = c.Config
 		return queuekafka.New(cfg, tel)
 	default:
-		return queueredis.New(c.redis(shared), owner, tel)
+		cfg, err := c.redis(shared)
+		if err != nil {
+			return nil, err
+		}
+		return queueredis.New(cfg, owner, tel)
 	}
 }
 
@@ -92,19 +115,18 @@ func (c QueueConfig) rabbitMQ() rabbitmq.Config {
 }
 
 // redis is the driver's configuration: the queue's own server, or the one that keeps the sessions.
-func (c QueueConfig) redis(shared session.Config) queueredis.Config {
+func (c QueueConfig) redis(shared session.Config) (queueredis.Config, error) {
 	r := queueredis.Config{
-		Config: c.Config,
-		Addrs:  shared.Addrs, MasterName: shared.Master, Username: shared.Username, Password: shared.Password, DB: shared.DB,
+		Addrs: shared.Addrs, MasterName: shared.Master, Username: shared.Username, Password: shared.Password, DB: shared.DB,
 	}
-	if u, err := url.Parse(c.URL); err == nil && c.URL != "" {
-		password, _ := u.User.Password()
-		r.Addrs, r.MasterName = strings.Split(u.Host, ","), ""
-		r.Username, r.Password = u.User.Username(), password
-		r.DB = 0
-		_, _ = fmt.Sscanf(strings.Trim(u.Path, "/"), "%d", &r.DB) // no number is database 0
+	if c.URL != "" {
+		var err error
+		if r, err = parseRedisURL(c.URL); err != nil {
+			return r, fmt.Errorf("url: %w", err)
+		}
 	}
-	return r
+	r.Config = c.Config
+	return r, nil
 }
 
 // AsideItem is a queue item that could not be handled and was set aside.

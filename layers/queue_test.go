@@ -3,11 +3,14 @@ package layers
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
+	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/session"
 	"gochat/observability"
 )
 
@@ -19,6 +22,15 @@ func TestQueueDrivers(t *testing.T) {
 		{"redis, shared", DriverRedis, "", ""},
 		{"redis of its own", DriverRedis, "redis://:secret@127.0.0.1:6379/1", ""},
 		{"redis by the name of kafka", DriverRedis, "kafka://:secret@127.0.0.1:9092", "redis://"},
+		{"redis, by default its database 0", DriverRedis, "redis://127.0.0.1:6379/", ""},
+		{"redis of no number", DriverRedis, "redis://:secret@127.0.0.1:6379/abc", "db is not a number"},
+		{"redis of a number and more", DriverRedis, "redis://:secret@127.0.0.1:6379/1abc", "db is not a number"},
+		{"redis of a negative number", DriverRedis, "redis://:secret@127.0.0.1:6379/-1", "db is not a number"},
+		{"redis with a password that is not escaped", DriverRedis, "redis://u:12/secret@127.0.0.1:6379", "db is not a number"},
+		{"redis with a query", DriverRedis, "redis://127.0.0.1:6379/1?db=2", "another form"},
+		{"redis, a Cluster", DriverRedis, "redis://127.0.0.1:6379,127.0.0.2:6379", ""},
+		{"redis, a database of a Cluster", DriverRedis, "redis://127.0.0.1:6379,127.0.0.2:6379/1", "Cluster"},
+		{"redis without a port", DriverRedis, "redis://127.0.0.1", "host:port"},
 		{"kafka", DriverKafka, "kafka://127.0.0.1:9092,127.0.0.2:9092", ""},
 		{"kafka with a password", DriverKafka, "kafka://u:secret@127.0.0.1?tls=true&sasl=scram-sha-512", ""},
 		{"kafka nowhere", DriverKafka, "", "kafka://"},
@@ -46,6 +58,28 @@ func TestQueueDrivers(t *testing.T) {
 			}
 			if err := q.Close(); err != nil {
 				t.Errorf("close: %v", err)
+			}
+		})
+	}
+}
+
+// TestQueueRedis: a URL says all of which Redis the queue has, and without one it has that of the sessions.
+func TestQueueRedis(t *testing.T) {
+	shared := session.Config{Addrs: []string{"h:1"}, Master: "m", Username: "s", Password: "t", DB: 3}
+	queueOf := queue.Defaults()
+	for name, c := range map[string]struct {
+		url  string
+		want queueredis.Config
+	}{
+		"shared":       {"", queueredis.Config{Addrs: []string{"h:1"}, MasterName: "m", Username: "s", Password: "t", DB: 3}},
+		"its own":      {"redis://u:p@o:2/15", queueredis.Config{Addrs: []string{"o:2"}, Username: "u", Password: "p", DB: 15}},
+		"its database": {"redis://o:2", queueredis.Config{Addrs: []string{"o:2"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.want.Config = queueOf
+			got, err := QueueConfig{Driver: DriverRedis, URL: c.url, Config: queueOf}.redis(shared)
+			if err != nil || !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
 		})
 	}

@@ -127,7 +127,8 @@ func callBy[A, R any](ctx context.Context, c *caller, method, key string, again 
 	return nil, err
 }
 
-// callPeer asks one node once. An error that is errTransport is also an Unavailable.
+// callPeer asks one node once. An error that is errTransport is also an Unavailable, and so is that of
+// a ctx that ended, which is not: no other node is tried then.
 func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by carry[A, R]) (_ *R, err error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
@@ -146,7 +147,9 @@ func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string
 	case contract.CodeOf(err) == contract.TooLarge:
 		return nil, err
 	case err != nil && ctx.Err() != nil:
-		return nil, contract.RetryLater(contract.Unavailable, time.Second, "%s did not answer in time", c.service)
+		// The first is what clients see, the rest is for the log.
+		return nil, fmt.Errorf("%w: %s at %s: %w",
+			contract.RetryLater(contract.Unavailable, time.Second, "%s did not answer in time", c.service), peer.Ref, peer.Addr, err)
 	case err != nil:
 		return nil, c.lost(peer, err)
 	case reply.Err != nil:

@@ -221,6 +221,33 @@ func TestDeadlinesCross(t *testing.T) {
 	})
 }
 
+// TestReasonOutlivesTheDeadline: that time is up does not hide from the log why, and clients see no more than before.
+func TestReasonOutlivesTheDeadline(t *testing.T) {
+	refused := errors.New("dial tcp 10.0.0.7:1: connection refused")
+	for name, reason := range map[string]error{
+		"refused": fmt.Errorf("%w: dial: %w", errNotSent, refused), "lost": errBroken, "nothing else is known": context.DeadlineExceeded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := logicOn(t, dead(t, "logic-1"))
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			_, err := callBy(ctx, l.caller, "Rooms", "", true, &contract.RoomsRequest{},
+				func(context.Context, Peer, *contract.RoomsRequest) (*Reply[contract.RoomsReply], error) {
+					calls++
+					cancel()
+					return nil, reason
+				})
+			if !errors.Is(err, reason) || !strings.Contains(err.Error(), "logic-1") || calls != 1 {
+				t.Errorf("got %v after %d calls, want the reason, and where, after one", err, calls)
+			}
+			want := contract.Error{Code: contract.Unavailable, Message: "Logic did not answer in time", RetryAfter: time.Second}
+			if got := contract.AsError(err); got == nil || *got != want {
+				t.Errorf("clients see %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 // A peer that takes calls and does not answer, or does not even read, costs the caller its deadline and nothing else.
 func TestHungPeer(t *testing.T) {
 	for name, handle := range map[string]func(net.Conn){"does not answer": swallow, "does not read": func(net.Conn) {}} {
@@ -336,6 +363,35 @@ func TestPanics(t *testing.T) {
 	}
 	if got := log.String(); !strings.Contains(got, "boom") || !strings.Contains(got, "rpc_test.go") || strings.Contains(got+libraryLogged.String(), "hunter2") {
 		t.Errorf("log: %s\nwant the panic and where it was, without the argument", got)
+	}
+}
+
+// TestCausesAreLogged: what lies behind an answer, the client does not see; whoever runs the node does, once.
+func TestCausesAreLogged(t *testing.T) {
+	const cause = "connection refused by 10.0.0.7"
+	away := contract.RetryLater(contract.Unavailable, time.Second, "the database does not answer")
+	for name, c := range map[string]struct {
+		err  error
+		want contract.Code
+		log  string // a part of the log, "" if nothing is to be logged
+	}{
+		"a fault":                   {errors.New(cause), contract.Internal, "level=ERROR"},
+		"something is away":         {fmt.Errorf("load user: %w: %s", away, cause), contract.Unavailable, "level=WARN"},
+		"no more than what it says": {away, contract.Unavailable, ""},
+		"the caller's fault":        {fmt.Errorf("%s: %w", cause, contract.Errorf(contract.NotFound, "user 7")), contract.NotFound, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tel, log := logged()
+			n := serve(t, ref("logic-1"), &scripted{reply: func(context.Context, string, any) (any, error) { return nil, c.err }}, nil, tel)
+			_, err := logicOn(t, n.peer).Login(t.Context(), &contract.LoginRequest{Name: "ann"})
+			if contract.CodeOf(err) != c.want || strings.Contains(err.Error(), cause) {
+				t.Errorf("got %v, want %s and nothing of the cause", err, c.want)
+			}
+			got := log.String()
+			if once := strings.Count(got, cause) == 1 && strings.Contains(got, c.log); c.log == "" && got != "" || c.log != "" && !once {
+				t.Errorf("log: %q, want the cause once with %q", got, c.log)
+			}
+		})
 	}
 }
 

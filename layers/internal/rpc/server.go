@@ -165,8 +165,12 @@ func answer[A, R any](
 	s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
 	reply := Reply[R]{Value: value, Err: contract.AsError(err)}
 	// What the client does not get to see is said here; the rest is the caller's to log.
-	if reply.Err != nil && reply.Err.Code == contract.Internal {
+	switch _, whole := err.(*contract.Error); {
+	case reply.Err == nil:
+	case reply.Err.Code == contract.Internal:
 		s.log.ErrorContext(ctx, "rpc call failed", "method", name, "err", err)
+	case reply.Err.Code == contract.Unavailable && !whole && ctx.Err() == nil: // what is away, and how that shows
+		s.log.WarnContext(ctx, "rpc call not answered", "method", name, "err", err)
 	}
 	return reply
 }

@@ -27,8 +27,8 @@
 //
 // # Errors
 //
-// NotFound, Conflict and BadRequest where a method names them. Every other error is wrapped with the attempt and
-// carries no code.
+// NotFound, Conflict and BadRequest where a method names them. Unavailable while the database is away, which is counted
+// as a failure. Every other error is wrapped with the attempt and carries no code.
 //
 // # Text
 //

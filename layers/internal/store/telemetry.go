@@ -67,10 +67,10 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, f
 	return ctx, func(err *error) {
 		s.telemetry.seconds.WithLabelValues(operation).Observe(time.Since(start).Seconds())
 		var answer *contract.Error
-		failed := *err != nil && !errors.As(*err, &answer)
+		failed := *err != nil && (!errors.As(*err, &answer) || errors.Is(*err, errAway))
 		if failed {
 			s.telemetry.errors.WithLabelValues(operation).Inc()
-			*err = fmt.Errorf("%s: %w", operation, *err)
+			*err = fmt.Errorf("%s: %w", operation, orAway(*err))
 		}
 		if span == nil {
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -68,7 +69,7 @@ func (o *outlet) open(ctx context.Context) error {
 		if err := ch.Confirm(false); err != nil {
 			return fmt.Errorf("ask for confirms: %w", err)
 		}
-		o.conn, o.ch, o.lost = conn, ch, watchUnrouted(ch)
+		o.conn, o.ch, o.lost = conn, ch, watchUnrouted(ch.NotifyReturn(make(chan amqp.Return)))
 		clear(o.rooms) // the broker may be another one: the queues are declared before the next item goes to them
 		return nil
 	})
@@ -253,40 +254,36 @@ func (q *Queue) admit(ctx context.Context, p, n int) error {
 	return nil
 }
 
-// unrouted counts, by queue, the messages that came back because there was no such queue.
+// unrouted counts, by queue, the messages that came back because there was no such queue. What it has counted outlives
+// the channel: a message may have come back and been confirmed just before the channel was closed.
 type unrouted struct {
 	asked chan chan map[string]int
 	ended chan struct{}
+	count map[string]int // of the goroutine that counts; nobody's, and final, when ended is closed
 }
 
-// watchUnrouted counts until the channel is closed.
-func watchUnrouted(ch *amqp.Channel) *unrouted {
-	u := &unrouted{asked: make(chan chan map[string]int), ended: make(chan struct{})}
-	// Not buffered: what was taken before a confirm is counted before a question that comes after the confirm.
-	back := ch.NotifyReturn(make(chan amqp.Return))
+// watchUnrouted counts until back is closed, with the channel that returns messages to it. It is not to be buffered: so
+// a return that was taken before a confirm is counted before a question that comes after the confirm.
+func watchUnrouted(back <-chan amqp.Return) *unrouted {
+	u := &unrouted{asked: make(chan chan map[string]int), ended: make(chan struct{}), count: make(map[string]int)}
 	go func() { // ends with the channel
 		defer close(u.ended)
-		count := make(map[string]int)
 		for {
 			select {
 			case m, open := <-back:
 				if !open {
 					return
 				}
-				count[m.RoutingKey]++
+				u.count[m.RoutingKey]++
 			case answer := <-u.asked:
-				copied := make(map[string]int, len(count))
-				for name, n := range count {
-					copied[name] = n
-				}
-				answer <- copied
+				answer <- maps.Clone(u.count)
 			}
 		}
 	}()
 	return u
 }
 
-// soFar is nil once the channel is closed.
+// soFar is not to be changed. It is nil if there is nothing to count.
 func (u *unrouted) soFar() map[string]int {
 	if u == nil {
 		return nil
@@ -296,6 +293,6 @@ func (u *unrouted) soFar() map[string]int {
 	case u.asked <- answer:
 		return <-answer
 	case <-u.ended:
-		return nil
+		return u.count
 	}
 }
