@@ -74,29 +74,29 @@ func (c *Connect) serveTCP(ch *channel) {
 	}
 }
 
-// begunReader gives whoever has begun a packet packetTimeout for the rest of it: half a packet holds memory.
+// begunReader gives whoever has begun a packet packetTimeout for the rest of it: half a packet holds memory. One that
+// comes whole, as nearly all do, has no timer.
 type begunReader struct {
-	ch    *channel
-	begun bool
+	ch             *channel
+	begun, bounded bool
 }
 
 func (r *begunReader) Read(b []byte) (int, error) {
-	n, err := r.ch.conn.Read(b)
-	if n > 0 && !r.begun {
-		r.begun = true
+	if r.begun && !r.bounded {
+		r.bounded = true
 		r.ch.readWithin(r.ch.srv.timeouts.packet)
 	}
+	n, err := r.ch.conn.Read(b)
+	r.begun = r.begun || n > 0
 	return n, err
 }
 
 // whole is called when a packet has been read; with more, a part of the next one is there already.
 func (r *begunReader) whole(more bool) {
-	if r.begun {
+	if r.bounded {
 		r.ch.readWithin(0)
 	}
-	if r.begun = more; more {
-		r.ch.readWithin(r.ch.srv.timeouts.packet)
-	}
+	r.begun, r.bounded = more, false
 }
 
 // readWithin bounds the reads of a message from now on; 0 takes the bound away. The bound that the end of the
