@@ -50,14 +50,14 @@ func BenchmarkPrivate(b *testing.B) {
 }
 
 const (
-	benchPeople = 100
+	benchPeople = 300 // each has one message on its way at a time, as connect reads them
 	benchTime   = 8 * time.Second
 )
 
 // BenchmarkFirst sends two messages in each of as many conversations as there are pairs of people, the second when the
 // first has come, 400 a second, and reports what the first and the second take: milliseconds and their ratio.
 func BenchmarkFirst(b *testing.B) {
-	s := newBenched(b)
+	s := newBenched(b, 100)
 	for b.Loop() { // once: there are no more conversations to begin
 		var m benchMeter
 		var first, second []time.Duration
@@ -101,7 +101,7 @@ type benched struct {
 	people []*bencher
 }
 
-func newBenched(b *testing.B) *benched {
+func newBenched(b *testing.B, people int) *benched {
 	etcd, redis, postgres := testdeps.Etcd(b), testdeps.Redis(b, "--appendonly", "yes"), testdeps.StartPostgres(b, "fsync=on", "full_page_writes=on")
 	back := migrated(b, backend{etcd: etcd.Endpoint(), redis: redis.Addr(), database: postgres.URL})
 	cfg := back.config()
@@ -124,12 +124,12 @@ func newBenched(b *testing.B) *benched {
 			connect = r
 		}
 	}
-	people := make([]*bencher, benchPeople)
-	for i := range people {
+	all := make([]*bencher, people)
+	for i := range all {
 		u := testclient.Register(b, api.api(), fmt.Sprint("bench-", i))
-		people[i] = dialBencher(b, connect.TCP[0], u)
+		all[i] = dialBencher(b, connect.TCP[0], u)
 	}
-	return &benched{admins, pids, people}
+	return &benched{admins, pids, all}
 }
 
 // read meters what everybody gets until their connections end.
@@ -148,7 +148,7 @@ func (s *benched) close() {
 }
 
 func benchmarkPrivate(b *testing.B, rate int) {
-	s := newBenched(b)
+	s := newBenched(b, benchPeople)
 	people, pids := s.people, s.pids
 	var m benchMeter
 	reading := s.read(&m)
