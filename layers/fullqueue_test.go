@@ -19,7 +19,7 @@ import (
 // while the others wait, though all of them come to logic by batches.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
-	const places, senders = contract.MaxSends, contract.MaxSends + 144
+	const places, senders = 2 * contract.MaxSends, 2*contract.MaxSends + 144
 	b := realBackend(t)
 	cfg := b.config()
 	cfg.Logic.Commit.Queue, cfg.Logic.Commit.Batch = places, 100

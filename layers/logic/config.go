@@ -91,7 +91,8 @@ func (c Config) Validate() error {
 	if c.Commit.Gather < 0 || c.Commit.Gather > time.Second {
 		errs = append(errs, fmt.Errorf("commit.gather: %v: want 0s to 1s", c.Commit.Gather))
 	}
-	if least := max(c.Commit.Batch, contract.MaxSends); c.Commit.Queue < least {
+	// A direct message by REST is passed on to the node that its conversation prefers, and has a place on both meanwhile.
+	if least := max(c.Commit.Batch, 2*contract.MaxSends); c.Commit.Queue < least {
 		errs = append(errs, fmt.Errorf("commit.queue: %d: want %d or more, and no less than commit.batch", c.Commit.Queue, least))
 	}
 	if c.Commit.Timeout < 100*time.Millisecond {

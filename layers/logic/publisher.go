@@ -20,6 +20,9 @@ import (
 // the outbox alone, and the publisher reads it from there up to its end. Then it is ahead again; but while a commit is
 // in doubt, which may yet come through, it stays behind. Nothing overtakes: what was committed until then is published
 // before what gathers from then on, and the outbox is read in the order of the commits of each conversation.
+//
+// Where only some partitions do not take what they get, the publisher is behind as well: what goes to the others comes
+// from the outbox too, after the pause between two tries, and after as long as a try takes to fail, publishTimeout at most.
 type publisher struct {
 	store Store
 	queue Publisher
@@ -238,7 +241,7 @@ func (p *publisher) publishToEnd(ctx context.Context) bool {
 // their messages, until a page has none. Nothing overtakes: what follows a row that is not due in its conversation is
 // left, and so is the rest of a partition that did not take its items. The error says why there is such a rest.
 func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool) error {
-	end, err := p.store.OutboxEnd(ctx)
+	end, err := p.outboxEnd(ctx)
 	if err != nil {
 		return err
 	}
@@ -285,6 +288,12 @@ func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool)
 		}
 	}
 	return failed
+}
+
+func (p *publisher) outboxEnd(ctx context.Context) (contract.OutboxPosition, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	return p.store.OutboxEnd(ctx)
 }
 
 func (p *publisher) page(ctx context.Context, after, end contract.OutboxPosition) ([]contract.OutboxRow, error) {

@@ -1,6 +1,7 @@
 package logic
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -277,6 +279,86 @@ func TestSweepPastStuckPartition(t *testing.T) {
 	if got := h.queue.deliveries(t, true); len(got) != 20 {
 		t.Errorf("%d are published, want the 20 that are due and not stuck", len(got))
 	}
+}
+
+// pagedStore is an outbox that grows while it is read, as by a transaction that drew its positions early and commits late.
+type pagedStore struct {
+	Store
+	rows []contract.OutboxRow // by position
+	late []contract.OutboxRow // come when a page has been read
+}
+
+func (s *pagedStore) OutboxEnd(context.Context) (contract.OutboxPosition, error) {
+	return s.rows[len(s.rows)-1].Position, nil
+}
+
+func (s *pagedStore) Outbox(_ context.Context, after, end contract.OutboxPosition, limit int) (page []contract.OutboxRow, err error) {
+	for _, row := range s.rows {
+		if row.Position > after && row.Position <= end && len(page) < limit {
+			page = append(page, row)
+		}
+	}
+	s.rows, s.late = append(s.rows, s.late...), nil
+	slices.SortFunc(s.rows, func(a, b contract.OutboxRow) int { return cmp.Compare(a.Position, b.Position) })
+	return page, nil
+}
+
+func (s *pagedStore) DeleteOutbox(_ context.Context, rows []contract.OutboxPosition) error {
+	s.rows = slices.DeleteFunc(s.rows, func(row contract.OutboxRow) bool { return slices.Contains(rows, row.Position) })
+	return nil
+}
+
+// What comes into the outbox while it is read is left to the next reading, since what it follows may have come behind
+// the reader.
+func TestOutboxGrowsWhileItIsRead(t *testing.T) {
+	row := func(p contract.OutboxPosition, room contract.RoomID, seq int64) contract.OutboxRow {
+		return contract.OutboxRow{Position: p, Message: contract.Message{
+			ID: contract.MessageID(p), Conversation: contract.RoomConversation(room), Room: room, Seq: seq, Text: "x"}}
+	}
+	s := &pagedStore{late: []contract.OutboxRow{row(10, 1, 1), row(5000, 1, 2)}}
+	for i := range int64(publishBatch + 100) {
+		s.rows = append(s.rows, row(contract.OutboxPosition(1000+i), 2, i+1))
+	}
+	q := &recordedQueue{}
+	p := newPublisher(s, q, newMetrics(observability.Discard().Metrics), observability.Discard().Log)
+	all := func(time.Time) bool { return true }
+	for _, want := range []int{publishBatch + 100, publishBatch + 102} {
+		if err := p.publishOutbox(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		next := make(map[contract.RoomID]int64)
+		got := q.deliveries(t, true)
+		for _, d := range got {
+			if next[d.Room]++; d.Seq != next[d.Room] {
+				t.Fatalf("room %d: seq %d is published where %d is due", d.Room, d.Seq, next[d.Room])
+			}
+		}
+		if len(got) != want {
+			t.Errorf("%d are published, want %d", len(got), want)
+		}
+	}
+}
+
+// silentStore answers nothing before its callers' patience ends.
+type silentStore struct{ Store }
+
+func (silentStore) OutboxEnd(ctx context.Context) (contract.OutboxPosition, error) {
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// A database that does not answer keeps neither the publisher nor the sweeper from their end.
+func TestOutboxIsNotWaitedForForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPublisher(silentStore{}, &recordedQueue{}, newMetrics(observability.Discard().Metrics), observability.Discard().Log)
+		p.fallBehind()
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { p.run(context.Background(), stop) })
+		time.Sleep(time.Minute)
+		close(stop)
+		running.Wait() // the test fails if nothing can go on
+	})
 }
 
 // breakingStore loses the answers to commits that the database does.

@@ -127,8 +127,8 @@ func callBy[A, R any](ctx context.Context, c *caller, method, key string, again 
 	return nil, err
 }
 
-// callPeer asks one node once. An error that is errTransport is also an Unavailable, and so is that of
-// a ctx that ended, which is not: no other node is tried then.
+// callPeer asks one node once. An error that is errTransport is also an Unavailable. So is that of a ctx that has ended,
+// which is not errTransport: no other node is tried then.
 func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by carry[A, R]) (_ *R, err error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc

@@ -8,7 +8,7 @@ type workers struct {
 	idle  chan func()   // is received from by those that are kept and have nothing to do
 	kept  chan struct{} // holds an element for each that is kept
 	ended chan struct{}
-	end   func()
+	end   func() // has those that are kept end when they have nothing to do; for what they do, Server.Run waits
 }
 
 const workersKept = 512

@@ -19,7 +19,8 @@ const MaxBatch = 2000
 type CommitResult = contract.CommitResult
 
 // Commit stores a batch in one transaction: it numbers each message, in batch order within a conversation, inserts
-// the messages and an outbox row for each, and deletes the outbox rows in published, which may be there or not. Results are in batch order. Commit leaves the batch as it is.
+// the messages and an outbox row for each, and deletes the outbox rows in published, which may be there or not. Results
+// are in batch order. Commit leaves the batch as it is.
 //
 // A message whose sender and client id are those of a stored one, or of one earlier in the batch, is not stored
 // and takes no seq: its result is the first one.

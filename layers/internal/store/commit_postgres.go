@@ -34,7 +34,7 @@ known AS (
 	) END) AS earlier FROM v
 ),
 -- Where those wait that the earlier try has stored. One pass over the outbox, which has no index for it.
-waiting AS (SELECT position, message_id FROM outbox WHERE ?::boolean AND message_id IN (SELECT id FROM v)),
+waiting AS MATERIALIZED (SELECT position, message_id FROM outbox WHERE ?::boolean AND message_id IN (SELECT id FROM v)),
 fresh AS (
 	SELECT known.*, row_number() OVER (conversation ORDER BY ord) AS place, count(*) OVER conversation AS places,
 		dense_rank() OVER (ORDER BY conversation_id COLLATE "C") AS nth

@@ -28,7 +28,15 @@
 // # Errors
 //
 // NotFound, Conflict and BadRequest where a method names them. Unavailable while the database is away, which is counted
-// as a failure. Every other error is wrapped with the attempt and carries no code.
+// as a failure. Every other error is wrapped with the attempt and carries no code. After an Unavailable a write may have
+// been done, if the connection was lost when the server had it: a room that is created again is there twice, and a name
+// is taken by the user whose creation was not answered. Commit alone finds out.
+//
+// # Outbox
+//
+// A row is deleted by its position, which is never used again as long as no commit that was answered is lost. Where
+// PostgreSQL is configured to lose some, as with a failover to a replica that lags, a publisher may delete a row of
+// another message that it never saw; connect's comparison of heads finds that message.
 //
 // # Text
 //
