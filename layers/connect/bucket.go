@@ -203,26 +203,17 @@ type work struct {
 
 // run does one job after another until ctx ends.
 func (b *bucket) run(ctx context.Context) {
-	w := newWriter()
-	var members []*channel
+	var p pusher
 	for {
 		select {
 		case j := <-b.jobs:
 			var sum [outcomes]int
-			for i := range j.work {
-				members = b.receivers(members[:0], &j.work[i])
-				d := j.work[i].delivery
-				j.work[i].nobody = j.work[i].user != 0 && len(members) == 0
-				for _, c := range members {
-					if c.number != d.except {
-						o := c.push(w, &d.frame, d.Conversation, d.Seq)
-						d.counts[o].Add(1)
-						if d.Seq > 0 {
-							sum[o]++
-						}
-					}
-				}
-				clear(members) // holds no connection that has ended
+			for rest := j.work; len(rest) > 0; {
+				n := together(rest)
+				p.to = b.receivers(p.to[:0], &rest[0])
+				p.push(rest[:n], &sum)
+				clear(p.to) // holds no connection that has ended
+				rest = rest[n:]
 			}
 			b.m.count(&sum) // here, since nobody may wait for what comes of it any more
 			j.done <- struct{}{}
@@ -230,6 +221,19 @@ func (b *bucket) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// together is how many of the first of the work go to the same receivers, and fit one write.
+func together(all []work) int {
+	first := &all[0]
+	bytes := 0
+	for n := range all {
+		w := &all[n]
+		if bytes += len(w.delivery.Frame); n > 0 && (bytes > maxWrite || w.user != first.user || w.user == 0 && w.delivery.Room != first.delivery.Room) {
+			return n
+		}
+	}
+	return len(all)
 }
 
 // receivers copies the channels out, so that nothing is written under the lock.

@@ -82,7 +82,7 @@ type who struct {
 type channel struct {
 	srv       *Connect
 	conn      net.Conn
-	raw       syscall.RawConn
+	fd        int // of conn
 	number    uint64
 	transport transport
 	pingSlot  uint8
@@ -114,55 +114,35 @@ func (c *channel) id() contract.ConnID {
 	return contract.ConnID(c.srv.instance + strconv.FormatUint(c.number, 10))
 }
 
-// writer offers bytes to the kernel without blocking. It is used by one goroutine at a time.
-type writer struct {
-	buf []byte
-	n   int
-	err error
-	try func(fd uintptr) bool // made once, so that a write allocates nothing
-}
-
-func newWriter() *writer {
-	w := &writer{}
-	w.try = func(fd uintptr) bool {
-		for {
-			w.n, w.err = syscall.Write(int(fd), w.buf)
-			if !errors.Is(w.err, syscall.EINTR) {
-				return true // whatever came of it: never wait here
-			}
+// offer gives bytes to the kernel without waiting, and answers how many it took. An error means that the connection is
+// broken. It is called with mu held and ended false: until then nobody closes the socket, so that fd is its own.
+func (c *channel) offer(b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(c.fd, b)
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, nil
+		case !errors.Is(err, syscall.EINTR):
+			return 0, err
 		}
 	}
-	return w
 }
 
-// offer answers how many bytes the kernel took. An error other than a full buffer means the connection is broken.
-func (w *writer) offer(raw syscall.RawConn, b []byte) (int, error) {
-	w.buf = b
-	err := raw.Write(w.try)
-	w.buf = nil
-	if err == nil {
-		err = w.err
-	}
-	if errors.Is(err, syscall.EAGAIN) {
-		return 0, nil
-	}
-	return max(w.n, 0), err
-}
-
-// push sends one frame of a conversation. A frame with a seq is withheld while its conversation is replayed to
-// this channel: the replay will come to it. One that a replay has sent already counts as written.
-func (c *channel) push(w *writer, f *frame, conversation contract.Conversation, seq int64) outcome {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// pushOne sends one frame of a conversation. A frame with a seq is withheld while its conversation is replayed to
+// this channel: the replay will come to it. One that a replay has sent already counts as written. It is called with mu
+// held.
+func (c *channel) pushOne(d *delivery) outcome {
 	if c.ended {
 		return gone
 	}
-	if seq > 0 {
-		if o, is := c.withheld(conversation, seq); is {
+	if d.Seq > 0 {
+		if o, is := c.withheld(d.Conversation, d.Seq); is {
 			return o
 		}
 	}
-	return c.write(w, f[c.transport])
+	return c.write(d.frame[c.transport])
 }
 
 // send sends a frame that answers this connection.
@@ -170,22 +150,20 @@ func (c *channel) send(json []byte) { c.sendRaw(c.transport.frame(json)) }
 
 // sendRaw sends bytes that are framed already.
 func (c *channel) sendRaw(b []byte) {
-	w := c.srv.writers.Get().(*writer)
-	defer c.srv.writers.Put(w)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
-		c.write(w, b)
+		c.write(b)
 	}
 }
 
 // write is called with mu held and ended false.
-func (c *channel) write(w *writer, b []byte) outcome {
+func (c *channel) write(b []byte) outcome {
 	if len(b) == 0 {
 		return written
 	}
 	if !c.writing { // else it would overtake what waits
-		n, err := w.offer(c.raw, b)
+		n, err := c.offer(b)
 		switch {
 		case err != nil:
 			c.breakOff()
@@ -193,9 +171,7 @@ func (c *channel) write(w *writer, b []byte) outcome {
 		case n == len(b):
 			return written
 		case n > 0:
-			// The rest of a frame that has begun must go out whatever the bound says.
-			c.begun = true
-			c.enqueue(b[n:])
+			c.enqueueRest(b[n:])
 			return queued
 		}
 	}
@@ -205,6 +181,12 @@ func (c *channel) write(w *writer, b []byte) outcome {
 	}
 	c.enqueue(b)
 	return queued
+}
+
+// enqueueRest has the rest of a frame that has begun go out whatever the bound says. It is called with mu held.
+func (c *channel) enqueueRest(b []byte) {
+	c.begun = true
+	c.enqueue(b)
 }
 
 // enqueue is called with mu held.

@@ -390,13 +390,12 @@ func TestPartialWrite(t *testing.T) {
 	if err := server.SetWriteBuffer(smallSocket); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := rawConn(server)
+	fd, err := descriptor(server)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &Connect{cfg: Defaults(), m: newMetrics(prometheus.NewRegistry(), 1), timeouts: timeouts{write: testclient.Patience}}
-	ch := &channel{srv: c, conn: server, raw: raw, transport: tcp}
-	w := newWriter()
+	ch := &channel{srv: c, conn: server, fd: fd, transport: tcp}
 	var want []byte
 	outcomes := make(map[outcome]int)
 	for i := range 40 {
@@ -410,7 +409,10 @@ func TestPartialWrite(t *testing.T) {
 		if begun && !writing {
 			t.Fatal("the rest of a frame waits for nobody")
 		}
-		if o := ch.push(w, &f, "", 0); o <= queued {
+		ch.mu.Lock()
+		o := ch.pushOne(&delivery{Delivery: &contract.Delivery{}, frame: f})
+		ch.mu.Unlock()
+		if o <= queued {
 			want = append(want, f[tcp]...)
 			outcomes[o]++
 		}

@@ -55,7 +55,6 @@ type Connect struct {
 	sequencer *sequencer
 	http      *httpd.Server
 	tcp       []net.Listener
-	writers   sync.Pool // *writer, for frames that answer one connection
 	buffers   sync.Pool // *[]byte, for websocket messages while they are read
 
 	// goroutines are the readers and writers of connections, and the handlers that shake hands. A handler begins
@@ -86,7 +85,6 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
 	}
-	c.writers.New = func() any { return newWriter() }
 	c.buffers.New = func() any { b := make([]byte, 0, 2048); return &b }
 	for _, m := range c.m.buckets {
 		c.buckets = append(c.buckets, newBucket(m))
@@ -212,13 +210,13 @@ func (c *Connect) refusing() bool {
 
 // admit counts a connection in and serves it until its end, or turns it away if the node is full or draining.
 func (c *Connect) admit(conn net.Conn, t transport, serve func(*channel)) {
-	raw, err := rawConn(conn)
+	fd, err := descriptor(conn)
 	if err != nil {
 		c.tel.Log.Error("connection is no socket", "err", err)
 		_ = conn.Close()
 		return
 	}
-	ch := &channel{srv: c, conn: conn, raw: raw, transport: t, number: c.numbers.Add(1)}
+	ch := &channel{srv: c, conn: conn, fd: fd, transport: t, number: c.numbers.Add(1)}
 	ch.pingSlot = uint8(ch.number % pingSlots)
 	ch.touch()
 	c.mu.Lock()

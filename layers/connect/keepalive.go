@@ -36,7 +36,6 @@ func (c *Connect) keepAlive(ctx context.Context) {
 		webSocket: wire.AppendControl(nil, opPing, nil),
 		tcp:       newFrame(wire.AppendPing(nil))[tcp],
 	}
-	w := newWriter()
 	for slot := uint8(0); ; slot = (slot + 1) % pingSlots {
 		select {
 		case <-tick.C:
@@ -49,7 +48,7 @@ func (c *Connect) keepAlive(ctx context.Context) {
 			case ch.transport == webSocket && ch.lastRead.Load() < dead:
 				ch.end(contract.Unavailable, "no pong")
 			case ch.pingSlot == slot:
-				ch.push(w, &ping, "", 0)
+				ch.sendRaw(ping[ch.transport])
 			}
 		}
 	}

@@ -191,8 +191,6 @@ func (c *channel) history(ctx context.Context, conversation contract.Conversatio
 // goLive ends the replay with the frame done, unless a live message beyond last, of the time latest, was withheld
 // meanwhile.
 func (c *channel) goLive(conversation contract.Conversation, last int64, latest time.Time, done []byte) bool {
-	w := c.srv.writers.Get().(*writer)
-	defer c.srv.writers.Put(w)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r, replaying := c.replays[conversation]
@@ -205,7 +203,7 @@ func (c *channel) goLive(conversation contract.Conversation, last int64, latest 
 		c.forgetReplay(conversation)
 	}
 	if !c.ended {
-		c.write(w, c.transport.frame(done))
+		c.write(c.transport.frame(done))
 	}
 	return true
 }

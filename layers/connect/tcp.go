@@ -114,11 +114,16 @@ func (c *channel) readWithin(limit time.Duration) {
 	_ = c.conn.SetReadDeadline(deadline) // a closed socket needs none
 }
 
-// rawConn is the socket below a connection.
-func rawConn(conn net.Conn) (syscall.RawConn, error) {
+// descriptor is that of the socket below a connection, for as long as nobody closes it.
+func descriptor(conn net.Conn) (fd int, err error) {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
-		return nil, fmt.Errorf("%T has no descriptor", conn)
+		return 0, fmt.Errorf("%T has no descriptor", conn)
 	}
-	return socket.SyscallConn()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	err = raw.Control(func(is uintptr) { fd = int(is) })
+	return fd, err
 }
