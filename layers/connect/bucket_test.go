@@ -126,7 +126,14 @@ func TestRandomly(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := n.tryPush(note(contract.RoomConversation(room), seq, "x")); err != nil {
+				var batch []contract.Delivery // up to three, which go together
+				for last := seq + seq%3; ; seq++ {
+					batch = append(batch, note(contract.RoomConversation(room), seq, "x"))
+					if seq == last {
+						break
+					}
+				}
+				if _, err := n.tryPush(batch...); err != nil {
 					t.Errorf("push: %v", err)
 					return
 				}

@@ -80,12 +80,24 @@ type who struct {
 
 // channel is one connection.
 type channel struct {
-	srv       *Connect
-	conn      net.Conn
-	fd        int // of conn
-	number    uint64
-	transport transport
-	pingSlot  uint8
+	// What every push looks at stands together: memory comes by 64 bytes.
+	mu          sync.Mutex                       // guards what follows but what never changes, and the queue
+	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
+	withholdAll bool                             // until it is known what is unread
+	ended       bool                             // no frame goes out any more but what is queued
+	writing     bool                             // the writer goroutine lives
+	begun       bool                             // the first of the queue is the rest of a frame, the beginning of which is in the socket
+	number      uint64
+	fd          int // of conn
+	transport   transport
+	pingSlot    uint8
+
+	queue   [][]byte      // frames that wait for the writer goroutine
+	queued  int           // bytes in queue and in the writer's hands
+	drained chan struct{} // closed when the queue has become short; nil if nobody waits
+
+	srv  *Connect
+	conn net.Conn
 
 	lastRead      atomic.Int64 // unix seconds
 	authenticated atomic.Bool
@@ -97,16 +109,6 @@ type channel struct {
 	authRoom    contract.RoomID // the room entered by an auth frame; the reader's alone
 	memberships []membership    // the bucket's
 	entering    contract.RoomID // the bucket's: the room that is about to be joined, unless it is left before
-
-	mu          sync.Mutex
-	queue       [][]byte                         // frames that wait for the writer goroutine
-	begun       bool                             // the first of them is the rest of a frame, the beginning of which is in the socket
-	queued      int                              // bytes in queue and in the writer's hands
-	writing     bool                             // the writer goroutine lives
-	ended       bool                             // no frame goes out any more but what is queued
-	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
-	withholdAll bool                             // until it is known what is unread
-	drained     chan struct{}                    // closed when the queue has become short; nil if nobody waits
 }
 
 // id is how deliveries name the connection that must not get them.

@@ -14,6 +14,7 @@ type sender struct {
 	parcels []*parcel
 	suspect bool          // the node was passed over: try it once until it answers again, or has died
 	wake    chan struct{} // there are parcels
+	next    time.Time     // no push begins before; the goroutine's own
 
 	// owed are direct messages that the node was passed over with. They go before whatever comes next: the people
 	// they are for are connected and know nothing of them, while rooms a node repairs by itself. The goroutine's own.
@@ -39,6 +40,11 @@ const (
 	suspectPause = time.Second // between two tries for which nothing new came
 
 	maxOwed = 5000 // of one node; the latest beyond are left to the receivers' resumes
+
+	// Several messages for one connection are written by one call, which costs about as much as for one message. So the
+	// next push to a node begins so much later than the last one, for each connection that it has written to.
+	gatherEach = 10 * time.Microsecond
+	gatherMost = 16 * time.Millisecond
 )
 
 // send hands the parcel to the node's sender. It does not wait.
@@ -61,6 +67,7 @@ func (t *Task) send(node contract.NodeRef, p *parcel) {
 // runSender pushes until nothing is left to bring.
 func (t *Task) runSender(node contract.NodeRef, s *sender) {
 	for {
+		time.Sleep(time.Until(s.next))
 		runtime.Gosched() // others are about to bring theirs
 		batch, suspect, ended := t.take(node, s)
 		if ended {
@@ -76,6 +83,7 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 			}
 		}
 		asks := suspect && len(batch) == 0 && len(s.owed) == 0
+		began := time.Now()
 		err := t.pushOwed(node, s, suspect)
 		if err == nil && (len(batch) > 0 || asks) {
 			err = t.push(node, batch, suspect) // with nothing in it, it asks whether the node answers again
@@ -83,6 +91,7 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 		t.mu.Lock()
 		s.suspect = err != nil && contract.CodeOf(err) != contract.NotFound // a life that has ended is nothing to suspect
 		t.mu.Unlock()
+		s.next = began.Add(gatherTime(batch))
 		for _, p := range batch {
 			p.err = err
 			if contract.CodeOf(err) == contract.Unavailable {
@@ -91,6 +100,17 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 			close(p.done)
 		}
 	}
+}
+
+// gatherTime is how long after the push of the batch the next one gathers.
+func gatherTime(batch []*parcel) time.Duration {
+	writes := 0
+	for _, p := range batch {
+		for i := range p.results {
+			writes += p.results[i].Written
+		}
+	}
+	return min(time.Duration(writes)*gatherEach, gatherMost)
 }
 
 // pause waits until it is time to try the node again, unless there are parcels before, or that time will not come.
