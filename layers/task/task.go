@@ -4,7 +4,8 @@
 //
 // The queue hands over one partition's items in order, and the next ones only when these are done. What is bound
 // for one node goes through that node's sender, which has one push in flight: it carries all that gathered, from
-// every partition, while the last one was. So a conversation's order is kept on its way to every node.
+// every partition, while the last one was, and for a moment more if that wrote to many connections. So a conversation's
+// order is kept on its way to every node, and what goes to the same connections goes by fewer writes.
 //
 // # Nodes that do not answer
 //

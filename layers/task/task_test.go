@@ -214,6 +214,39 @@ func TestSuspectNodeHoldsUpForAMoment(t *testing.T) {
 	}
 }
 
+// After a push that wrote to many connections the next one gathers, the longer the more they were; after one that wrote to
+// few it comes at once. Time is not real.
+func TestPushesGather(t *testing.T) {
+	for _, c := range []struct {
+		written int
+		want    time.Duration
+	}{{0, 0}, {10, 100 * time.Microsecond}, {1000, 10 * time.Millisecond}, {100_000, gatherMost}} {
+		t.Run(fmt.Sprint(c.written), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeA}}}}
+				begun := time.Now()
+				var pushed []time.Duration
+				task := New(Defaults(), nil, routes, pushFunc(func(_ context.Context, _ contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+					pushed = append(pushed, time.Since(begun))
+					results := make([]contract.PushResult, len(r.Deliveries))
+					results[0].Written = c.written
+					return &contract.PushReply{Results: results}, nil
+				}), observability.Discard())
+				for seq := range int64(2) {
+					d := toRoom(1, seq+1)
+					if err := task.handle(t.Context(), []contract.Item{{Key: "room:1", Body: d.Append(nil)}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if len(pushed) != 2 || pushed[0] != 0 || pushed[1] != c.want {
+					t.Errorf("pushed after %v, want at once and after %v", pushed, c.want)
+				}
+				task.senders.Wait()
+			})
+		})
+	}
+}
+
 // A life that has ended is not tried again, and nothing is kept of it; nor is anything of one that answers.
 func TestEndedLife(t *testing.T) {
 	w := newWorld(t)
