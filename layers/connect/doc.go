@@ -8,7 +8,8 @@
 //
 // # Writing
 //
-// A push never waits for a socket. If nothing waits for the socket already, the frame is offered to the kernel
+// What one push has for the same receivers, one after the other, goes to each of them by one write. A push never waits
+// for a socket. If nothing waits for the socket already, the frame is offered to the kernel
 // without blocking; what the kernel does not take is queued on the channel, and a writer goroutine lives as long as
 // that queue is not empty. The queue is bounded in bytes: a channel that exceeds it is closed as a slow consumer,
 // told so, and finds what it missed when it resumes.
