@@ -54,12 +54,12 @@ func dialPeer(t testing.TB, n *testNode, tr transport, user contract.UserID) (*p
 	}
 	p.send(t, fmt.Sprintf(`{"op":6,"authToken":%q}`, token(user, 1)))
 	var ch *channel
-	eventually(t, "authenticated", func() bool {
+	eventually(t, "authenticated", func() bool { // the bucket has it before pushes find it
 		all := n.bucketOf(user).ofUser(user)
 		if len(all) == 1 {
 			ch = all[0]
 		}
-		return ch != nil
+		return ch != nil && ch.authenticated.Load()
 	})
 	if err := ch.conn.(*net.TCPConn).SetWriteBuffer(smallSocket); err != nil {
 		t.Fatal(err)
