@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,6 +23,14 @@ func main() {
 	layers.ConfigureLibraries(slog.New(slog.DiscardHandler))
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "gochat:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitCode is 2 for a mistake in the flags of bench, whose 1 means that it has found something.
+func exitCode(err error) int {
+	if usage := (*layers.BenchUsageError)(nil); errors.As(err, &usage) {
+		return 2
+	}
+	return 1
 }

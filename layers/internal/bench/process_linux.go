@@ -1,0 +1,110 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// usage is what a process and its descendants have used: CPU time since each began, and memory that is resident now.
+// Memory that several share counts for each of them.
+type usage struct {
+	cpu time.Duration
+	rss int64 // bytes
+}
+
+// tick is the unit of times in /proc: USER_HZ is 100 on every architecture that Go runs on.
+const tick = time.Second / 100
+
+var errEnded = errors.New("no such process")
+
+// usages answers what each process has used, in their order. It fails if one has ended.
+func usages(of []Process) ([]usage, error) {
+	if len(of) == 0 {
+		return nil, nil
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	own, children := make(map[int]usage), make(map[int][]int)
+	for _, path := range stats {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		parent, u, ok := parseStat(content, os.Getpagesize())
+		if ok {
+			own[pid] = u
+			children[parent] = append(children[parent], pid)
+		}
+	}
+	sums := make([]usage, len(of))
+	for i, p := range of {
+		if _, there := own[p.PID]; !there {
+			return nil, fmt.Errorf("%s=%d: %w", p.Name, p.PID, errEnded)
+		}
+		for todo := []int{p.PID}; len(todo) > 0; {
+			pid := todo[0]
+			sums[i].cpu += own[pid].cpu
+			sums[i].rss += own[pid].rss
+			todo = append(todo[1:], children[pid]...)
+		}
+	}
+	return sums, nil
+}
+
+// parseStat reads /proc/PID/stat (proc(5)). The time includes that of children who have been waited for.
+func parseStat(content []byte, pageSize int) (parent int, u usage, ok bool) {
+	at := bytes.LastIndexByte(content, ')') // the name before it may hold anything
+	if at < 0 {
+		return 0, usage{}, false
+	}
+	// Counted from the state, which is field 3.
+	fields := strings.Fields(string(content[at+1:]))
+	const ppid, utime, cstime, rss = 1, 11, 14, 21
+	if len(fields) <= rss {
+		return 0, usage{}, false
+	}
+	number := func(i int) int64 {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		ok = ok && err == nil
+		return n
+	}
+	ok = true
+	parent = int(number(ppid))
+	for i := utime; i <= cstime; i++ {
+		u.cpu += time.Duration(number(i)) * tick
+	}
+	u.rss = number(rss) * int64(pageSize)
+	return parent, u, ok
+}
+
+// ownCPU is what this process has used, without its children.
+func ownCPU() (time.Duration, error) {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		return 0, fmt.Errorf("read own CPU time: %w", err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), nil
+}
+
+// openFiles is how many this process may have open.
+func openFiles() (int, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, fmt.Errorf("read limit of open files: %w", err)
+	}
+	return int(min(r.Cur, 1<<30)), nil // Go has raised it to the hard limit
+}

@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"gochat/layers/internal/contract"
+)
+
+// runner is one run.
+type runner struct {
+	o        Options
+	progress io.Writer
+	targets  *targets
+	rest     *rest
+	accounts []account
+	loop     *loop
+	report   *Report
+}
+
+const (
+	spareFiles = 64                     // of this process, besides its connections
+	settle     = 300 * time.Millisecond // between the last connection and the first message: counts of the room are pushed then
+)
+
+func run(ctx context.Context, o Options, progress io.Writer) (report *Report, err error) {
+	r := &runner{o: o, progress: progress, report: &Report{
+		Scenario: o.Scenario, Transport: o.Transport, Started: time.Now().UTC(), Load: o.load(),
+	}}
+	if r.targets, err = resolve(ctx, &o); err != nil {
+		return nil, err
+	}
+	files, err := openFiles()
+	if err != nil {
+		return nil, err
+	}
+	if most := files - spareFiles; o.connections() > most {
+		return nil, &UsageError{fmt.Errorf("%d connections: this process may have %d at most (ulimit -n is %d)", o.connections(), most, files)}
+	}
+	if _, err := usages(o.Processes); err != nil {
+		return nil, &UsageError{fmt.Errorf("--pid: %w", err)}
+	}
+	r.rest = newREST(o.API, o.Logins)
+	defer r.rest.close()
+	r.say("logging %d users in", o.users())
+	if r.accounts, err = r.rest.logIn(ctx, o.UserPrefix, o.Password, o.users(), o.Logins); err != nil {
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	defer r.logOut(ctx)
+	if r.loop, err = newLoop(ctx, o.Transport, o.Connecting); err != nil {
+		return nil, err
+	}
+	defer r.loop.close()
+	defer r.loop.wakeOn(ctx)()
+	if err := r.scenario(ctx); err != nil {
+		return nil, err
+	}
+	r.report.Interrupted = ctx.Err() != nil
+	t := &r.loop.totals
+	c := &r.report.Connections
+	c.Failed, c.Answers, c.Errors, c.Closes, c.Dial = t.failed, t.pings, t.errors, t.closes, r.loop.dials.latency()
+	r.report.judgeConnections()
+	for _, p := range r.report.Phases {
+		r.report.judgePhase(p)
+	}
+	return r.report, nil
+}
+
+func (r *runner) scenario(ctx context.Context) error {
+	switch r.o.Scenario {
+	case Idle:
+		return r.idle(ctx)
+	case Churn:
+		return r.churn(ctx)
+	case Private:
+		return r.private(ctx)
+	case Slow:
+		return r.slow(ctx)
+	}
+	return r.rooms(ctx)
+}
+
+// load names the options that make the load.
+func (o *Options) load() map[string]any {
+	l := map[string]any{"connections": o.connections(), "users": o.users(), "for": o.For.String()}
+	if o.sends() {
+		l["rate"], l["size"] = o.Rate, o.Size
+		if o.Scenario != Private {
+			l["members"], l["senders"] = o.Members, o.Senders
+		}
+	}
+	if o.Scenario == Rooms {
+		l["rooms"] = o.Rooms
+	}
+	if o.Scenario == Slow {
+		l["silent"] = o.Silent
+	}
+	return l
+}
+
+func (r *runner) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(r.progress, format+"\n", args...) // nobody may be there to read it
+}
+
+// logOut ends the sessions: the next run makes its own.
+func (r *runner) logOut(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	var work errgroup.Group
+	work.SetLimit(r.o.Logins)
+	for _, a := range r.accounts {
+		work.Go(func() error { return r.rest.logOut(ctx, a) })
+	}
+	if err := work.Wait(); err != nil {
+		r.say("sessions are left over: %v", err)
+	}
+}
+
+// connect makes a connection of the i-th account for each i below n that is not made yet, and waits for them.
+func (r *runner) connect(ctx context.Context, n int, room func(i int) contract.RoomID) error {
+	for i := len(r.loop.conns); i < n; i++ {
+		r.loop.add(r.targets.peer(i, r.o.Transport, r.accounts[i%len(r.accounts)].Token, room(i)))
+	}
+	return r.open(ctx)
+}
+
+// open dials all connections that are not up and notes how that went.
+func (r *runner) open(ctx context.Context) error {
+	l, began := r.loop, r.loop.now()
+	l.each = func() { r.say("%d of %d connections are up, %d failed", l.up, len(l.conns), l.totals.failed) }
+	defer func() { l.each = nil }()
+	err := l.open(max(r.o.Drain, time.Second), func() bool { return ctx.Err() != nil })
+	c := &r.report.Connections
+	c.Wanted, c.Up, c.Took = len(l.conns), l.up, (l.now() - began).Seconds()
+	return err
+}
+
+// reading is what had been used at a moment.
+type reading struct {
+	at        time.Duration
+	processes []usage // nil if they could not be read
+	own       time.Duration
+}
+
+func (r *runner) read(of []Process) (reading, error) {
+	own, err := ownCPU()
+	if err != nil {
+		return reading{}, err
+	}
+	processes, err := usages(of)
+	if errors.Is(err, errEnded) {
+		r.report.Faults = append(r.report.Faults, err.Error())
+	} else if err != nil {
+		return reading{}, err
+	}
+	return reading{r.loop.now(), processes, own}, nil
+}
+
+// use is what was used between two readings.
+func use(of []Process, before, after reading, deliveries int64) Use {
+	each := func(cpu time.Duration) float64 {
+		if deliveries == 0 {
+			return 0
+		}
+		return cpu.Seconds() * 1e6 / float64(deliveries)
+	}
+	own, wall := after.own-before.own, after.at-before.at
+	u := Use{Generator: own.Seconds(), GenEach: each(own), Wall: wall.Seconds(), GenShare: own.Seconds() / max(wall.Seconds(), 1e-9)}
+	if before.processes == nil || after.processes == nil {
+		return u
+	}
+	var all time.Duration
+	for i, p := range of {
+		cpu := after.processes[i].cpu - before.processes[i].cpu
+		all += cpu
+		u.Processes = append(u.Processes, ProcessUse{Name: p.Name, CPU: cpu.Seconds(), Each: each(cpu), RSS: after.processes[i].rss})
+	}
+	u.CPU, u.Each = all.Seconds(), each(all)
+	return u
+}
