@@ -47,7 +47,7 @@ const silentReceiveBuffer = 4 << 10 // bytes, so that the kernel does not read f
 
 // add makes a connection that open will dial.
 func (l *loop) add(p *peer) *conn {
-	c := &conn{id: len(l.conns), fd: -1, inbox: inbox{group: -1}, peer: p}
+	c := &conn{id: len(l.conns), fd: -1, inbox: inbox{group: -1, own: -1}, peer: p}
 	l.conns = append(l.conns, c)
 	return c
 }
@@ -60,6 +60,7 @@ func (l *loop) open(patience time.Duration, stop func() bool) error {
 			l.waiting = append(l.waiting, c)
 		}
 	}
+	l.nextEach = l.now() + time.Second
 	for len(l.waiting)+l.connecting > 0 && !stop() {
 		before, deadline := len(l.waiting)+l.connecting, l.now()+patience
 		err := l.run(deadline, func() bool { return len(l.waiting)+l.connecting < before || stop() })

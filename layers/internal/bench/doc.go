@@ -11,7 +11,9 @@
 //
 // A message belongs to a group, a room or one direction of a pair, and has a number in it. Each receiver has one bit for
 // each message of its group. At the end a bit that is not set, of a message that was sent and not refused, is lost; one
-// that was set twice is duplicated; a message of another group, or one that was refused, is unexpected.
+// that was set twice is duplicated; a message of another group, or one that was refused, is unexpected. A private message
+// that comes back to the connection that sent it is an echo, and no fault: a node that repairs a gap brings all of a
+// conversation to both sides.
 //
 // # Client
 //

@@ -46,6 +46,7 @@ type talk struct {
 // inbox is what a receiver has got of its group.
 type inbox struct {
 	group int // -1 for nobody's
+	own   int // the group in which the connection alone sends, -1 for none
 	got   bitset
 }
 
@@ -59,6 +60,7 @@ type meter struct {
 
 	sent, acked, refused                       int64
 	expected, received, duplicated, unexpected int64
+	echoed                                     int64
 	delivery, ack, lag                         distribution
 	last                                       time.Duration // when the last delivery came
 	sample                                     []byte        // the first frame delivered, as it came
@@ -99,6 +101,8 @@ func (m *meter) known(k marker) bool {
 // deliver counts what a receiver has got.
 func (m *meter) deliver(in *inbox, k marker, now time.Duration) {
 	switch {
+	case m.known(k) && k.group == in.own:
+		m.echoed++
 	case !m.known(k) || k.group != in.group || m.groups[k.group].refused.has(k.number):
 		m.unexpected++
 	case !in.got.add(k.number):

@@ -76,6 +76,7 @@ type Phase struct {
 	Lost         int64   `json:"lost"`
 	Duplicated   int64   `json:"duplicated"`
 	Unexpected   int64   `json:"unexpected"`
+	Echoed       int64   `json:"echoed"` // private messages that came back to the connection that sent them
 	Rate         float64 `json:"deliveries_per_s"`
 	Delivery     Latency `json:"delivery"` // from due to received
 	Ack          Latency `json:"ack"`      // from due to acknowledged
@@ -184,6 +185,9 @@ func (r *Report) metrics() []metric {
 		add("deliveries lost", float64(p.Lost), "")
 		add("deliveries duplicated", float64(p.Duplicated), "")
 		add("deliveries unexpected", float64(p.Unexpected), "")
+		if p.Echoed > 0 {
+			add("echoed to their sender", float64(p.Echoed), "")
+		}
 		add("deliveries a second", p.Rate, "/s")
 		add("bytes of a frame", float64(p.FrameBytes), "B")
 		latency("delivery", p.Delivery)

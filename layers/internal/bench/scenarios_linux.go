@@ -39,6 +39,7 @@ func (r *runner) private(ctx context.Context) error {
 	groups := make([]audience, 2*r.o.Pairs)
 	for i := range groups {
 		from, to := r.loop.conns[i:i+1], r.loop.conns[i^1:i^1+1]
+		from[0].inbox.own = i
 		groups[i] = audience{from, to, fmt.Sprintf(`{"op":2,"toUserId":%d,`, r.accounts[i^1].ID)}
 	}
 	return r.converse(ctx, groups)

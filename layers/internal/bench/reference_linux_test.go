@@ -1,0 +1,123 @@
+package bench
+
+import (
+	"context"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// mirrored has the reference do the work of a system that is not there: two groups, 20 and 10 receivers.
+func mirrored(t *testing.T, transport string) *Report {
+	t.Helper()
+	t.Setenv(referenceVariable, transport)
+	l, err := newLoop(t.Context(), transport, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.close)
+	r := &runner{
+		o:        Options{Transport: transport, Rate: 500, For: time.Second, Drain: 500 * time.Millisecond, Connecting: 10, ReferenceCommand: []string{os.Args[0]}},
+		progress: io.Discard, loop: l, report: &Report{},
+	}
+	groups := []audience{{receivers: make([]*conn, 20)}, {receivers: make([]*conn, 10)}}
+	m := newMeter(3, 2, 1)
+	m.sample = roomMessage(transport, 3, 0, 0)
+	if err := r.reference(t.Context(), groups, m); err != nil {
+		t.Fatal(err)
+	}
+	return r.report
+}
+
+// TestReference has server and client against each other: every frame comes once, and the child's CPU is measured.
+func TestReference(t *testing.T) {
+	for _, transport := range []string{WebSocket, TCP} {
+		t.Run(transport, func(t *testing.T) {
+			report := mirrored(t, transport)
+			p := report.Reference
+			const messages, deliveries = 500, 250*20 + 250*10
+			if p.Sent != messages || p.Expected != deliveries || p.Received != deliveries || len(report.Faults) > 0 {
+				t.Errorf("got %+v, %v", p, report.Faults)
+			}
+			if len(p.Use.Processes) != 1 || p.Use.Generator <= 0 {
+				t.Errorf("got use %+v", p.Use)
+			}
+			if want := len(roomMessage(transport, 3, 0, 0)); p.FrameBytes != want {
+				t.Errorf("frames of %d bytes, want %d", p.FrameBytes, want)
+			}
+		})
+	}
+}
+
+// TestReferenceServerEnds: it returns when its input ends, also inside a frame, and when an address cannot be told.
+func TestReferenceServerEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   string
+		fail bool
+	}{"at once": {"", false}, "inside a frame": {"\x00\x00\x00\x00\x00\x00\x00\x09abc", true}, "too long a frame": {"\x00\x00\x00\x00\xff\xff\xff\xff", true}} {
+		t.Run(name, func(t *testing.T) {
+			in, to := io.Pipe()
+			go func() { _, _ = to.Write([]byte(c.in)); _ = to.Close() }()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := ServeReference(ctx, TCP, in, io.Discard); (err != nil) != c.fail {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestLoss cuts a connection while messages are on their way: what it does not get is told, to the delivery.
+func TestLoss(t *testing.T) {
+	l, ends := newTestLoop(t, TCP, 2)
+	m := newMeter(7, 1, 10)
+	for _, c := range l.conns {
+		m.receive(&c.inbox, 0)
+	}
+	l.meter = m
+	for number := range 10 {
+		m.send(0, 0)
+		for i, end := range ends {
+			if i == 1 && number == 6 {
+				_ = unix.Shutdown(end, unix.SHUT_RDWR)
+			}
+			_, _ = unix.Write(end, roomMessage(TCP, 7, number, 0))
+		}
+	}
+	stepUntil(t, l, "all that can come has", func() bool { return m.received == 16 && l.conns[1].state == closed })
+	if m.lost() != 4 || l.totals.closes["end of stream"] != 1 {
+		t.Errorf("lost %d, closes %v", m.lost(), l.totals.closes)
+	}
+}
+
+// TestSilent: one who never reads leaves what it is sent in the kernel, is nobody's receiver, and its end is noticed.
+func TestSilent(t *testing.T) {
+	l, ends := newTestLoop(t, TCP, 1)
+	c := l.conns[0]
+	l.up, l.connecting, c.state, c.silent = 0, 1, authenticating, true
+	if _, err := unix.Write(ends[0], server(TCP, `{"op":11}`)); err != nil {
+		t.Fatal(err)
+	}
+	stepUntil(t, l, "it is up", func() bool { return c.state == up })
+	m := newMeter(7, 1, 10)
+	l.meter = m
+	m.send(0, 0)
+	if _, err := unix.Write(ends[0], roomMessage(TCP, 7, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.run(l.now()+50*time.Millisecond, func() bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
+	if err != nil || waiting == 0 || m.unexpected != 0 || c.state != up {
+		t.Errorf("%d bytes wait, %v; unexpected %d", waiting, err, m.unexpected)
+	}
+	_ = unix.Shutdown(ends[0], unix.SHUT_RDWR)
+	stepUntil(t, l, "its end", func() bool { return c.state == closed })
+	if !c.endedByServer() || len(l.totals.closes) != 0 {
+		t.Errorf("closes %v", l.totals.closes)
+	}
+}
