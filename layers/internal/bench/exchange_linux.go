@@ -35,6 +35,9 @@ type exchange struct {
 // burst is how many messages may leave before the loop looks at its connections again.
 const burst = 64
 
+// busy is the share of a core above which the one goroutine may be what is measured.
+const busy = 0.8
+
 // grace is how long, after all has come, something that should not may still come.
 const grace = 200 * time.Millisecond
 
@@ -95,12 +98,16 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	used := use(e.of, before, after, m.received)
+	if used.GenShare > busy {
+		r.say("%s: this tool has used %.0f %% of a core: times may be its own", e.name, 100*used.GenShare)
+	}
 	took := max((m.last - began).Seconds(), 1e-9)
 	return &Phase{
 		Name: e.name, Took: took, Due: int64(total), Sent: m.sent, Acknowledged: m.acked, Refused: m.refused,
 		Expected: m.expected, Received: m.received, Lost: m.lost(), Duplicated: m.duplicated, Echoed: m.echoed, Unexpected: m.unexpected,
 		Rate: float64(m.received) / took, Delivery: m.delivery.latency(), Ack: m.ack.latency(), Lag: m.lag.latency(),
-		FrameBytes: len(m.sample), Use: use(e.of, before, after, m.received),
+		FrameBytes: len(m.sample), Use: used,
 	}, m, nil
 }
 

@@ -121,3 +121,15 @@ func TestSilent(t *testing.T) {
 		t.Errorf("closes %v", l.totals.closes)
 	}
 }
+
+// TestReferenceDoesNotStart: a command that is not there, or that says no address, fails and leaves nothing behind.
+func TestReferenceDoesNotStart(t *testing.T) {
+	for name, command := range map[string][]string{"none": nil, "not there": {"/nowhere"}, "silent": {"true"}, "not an address": {"echo", "hello"}} {
+		t.Run(name, func(t *testing.T) {
+			if c, err := startReference(command, TCP); err == nil {
+				c.stop()
+				t.Error("it has started")
+			}
+		})
+	}
+}

@@ -57,7 +57,10 @@ func (r *runner) converse(ctx context.Context, groups []audience) error {
 	if !r.o.Reference || ctx.Err() != nil {
 		return nil
 	}
-	return r.reference(ctx, groups, m)
+	if err := r.reference(ctx, groups, m); err != nil { // no reason to lose what the system has shown
+		r.report.Faults = append(r.report.Faults, fmt.Sprintf("reference: %v", err))
+	}
+	return nil
 }
 
 // slow sends in a room of those who read, and once more when others are there who do not.
