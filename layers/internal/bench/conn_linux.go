@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,8 @@ type conn struct {
 	id     int // in loop.conns
 	fd     int
 	state  state
-	silent bool // never reads once it is up
+	silent bool // does not read once it is up, and nobody counts what it is sent
+	caught bool // a silent one that reads after all, for the end of its connection
 	inbox  inbox
 	began  time.Duration
 	peer   *peer
@@ -128,9 +130,12 @@ func (l *loop) socket(c *conn) error {
 	return nil
 }
 
+// deaf reports whether the connection does not read now.
+func (c *conn) deaf() bool { return c.silent && c.state == up && !c.caught }
+
 // interest is which events the connection waits for, when nothing is unsent.
 func (c *conn) interest() uint32 {
-	if c.silent && c.state == up {
+	if c.deaf() {
 		return 0 // errors are reported all the same
 	}
 	return unix.EPOLLIN
@@ -149,7 +154,7 @@ func (l *loop) handle(c *conn, events uint32) {
 	switch {
 	case err != nil:
 		l.end(c, reasonOf(err))
-	case c.silent && c.state == up:
+	case c.deaf():
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			l.end(c, "reset")
 		}
@@ -194,6 +199,7 @@ func (l *loop) read(c *conn) {
 		l.end(c, "end of stream")
 		return
 	}
+	l.bytes += int64(got)
 	l.feed(c, l.buf[:n+got], l.now())
 }
 
@@ -272,6 +278,9 @@ func (l *loop) receive(c *conn, f frame, whole []byte, now time.Duration) {
 var pong = []byte(`{"op":11}`)
 
 func (l *loop) text(c *conn, payload, whole []byte, now time.Duration) {
+	if c.silent && c.state == up {
+		return
+	}
 	switch opOf(payload) {
 	case wire.OpDirect, wire.OpRoom:
 		m := l.meter
@@ -285,9 +294,7 @@ func (l *loop) text(c *conn, payload, whole []byte, now time.Duration) {
 		if m.sample == nil {
 			m.sample = bytes.Clone(whole)
 		}
-		if !c.silent {
-			m.deliver(&c.inbox, k, now)
-		}
+		m.deliver(&c.inbox, k, now)
 	case wire.OpAck:
 		if m := l.meter; m != nil {
 			if k, ok := findMarker(payload, m.prefix); ok {
@@ -364,14 +371,32 @@ func (l *loop) closeAll() {
 	}
 }
 
-// endedByServer reports whether the server has ended a connection that does not read.
-func (c *conn) endedByServer() bool {
-	if c.state == closed {
-		return true
+// catchUp has the silent ones read what waits for them until nothing comes any more, and answers how many find that the
+// server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
+func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err error) {
+	const quiet = 300 * time.Millisecond
+	for _, c := range silent {
+		if c.deaf() {
+			c.caught = true
+			_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, readSize) // or it takes long
+			if err := l.control(unix.EPOLL_CTL_MOD, c.fd, c.id, c.interest()); err != nil {
+				return 0, fmt.Errorf("watch connection: %w", err)
+			}
+		}
 	}
-	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	const established = 1
-	return err == nil && info.State != established
+	open := func(c *conn) bool { return c.state != closed }
+	for end, before := l.now()+patience, int64(-1); before != l.bytes && l.now() < end; {
+		before = l.bytes
+		if err := l.run(min(end, l.now()+quiet), func() bool { return !slices.ContainsFunc(silent, open) }); err != nil {
+			return 0, err
+		}
+	}
+	for _, c := range silent {
+		if !open(c) {
+			ended++
+		}
+	}
+	return ended, nil
 }
 
 // reasonOf is a word for why a connection ended.

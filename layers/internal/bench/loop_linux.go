@@ -32,7 +32,8 @@ type loop struct {
 	waiting    []*conn // to be dialled
 	connecting int
 	up         int
-	eager      int // handshakes at once
+	bytes      int64 // received
+	eager      int   // handshakes at once
 
 	each     func() // called once a second
 	nextEach time.Duration

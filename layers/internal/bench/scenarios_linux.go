@@ -98,12 +98,8 @@ func (r *runner) slow(ctx context.Context) error {
 		return err
 	}
 	p.Silent = r.o.Silent
-	for _, c := range r.loop.conns[n:] {
-		if c.endedByServer() {
-			p.SilentClosed++
-		}
-	}
-	return nil
+	p.SilentClosed, err = r.loop.catchUp(r.loop.conns[n:], max(r.o.Drain, time.Second))
+	return err
 }
 
 // idle connects and stays.
