@@ -199,7 +199,9 @@ func (l *loop) read(c *conn) {
 		l.end(c, "end of stream")
 		return
 	}
-	l.bytes += int64(got)
+	if c.silent {
+		l.caught += got
+	}
 	l.feed(c, l.buf[:n+got], l.now())
 }
 
@@ -371,10 +373,13 @@ func (l *loop) closeAll() {
 	}
 }
 
-// catchUp has the silent ones read what waits for them until nothing comes any more, and answers how many find that the
-// server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
+// catchUp has the silent ones read what waits for them until hardly anything comes any more, and answers how many find
+// that the server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
 func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err error) {
-	const quiet = 300 * time.Millisecond
+	const (
+		quiet = 300 * time.Millisecond
+		pings = 64 // bytes a connection that come then to one who has caught up
+	)
 	for _, c := range silent {
 		if c.deaf() {
 			c.caught = true
@@ -385,8 +390,8 @@ func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err e
 		}
 	}
 	open := func(c *conn) bool { return c.state != closed }
-	for end, before := l.now()+patience, int64(-1); before != l.bytes && l.now() < end; {
-		before = l.bytes
+	for end, before := l.now()+patience, -1; (before < 0 || l.caught-before > pings*len(silent)) && l.now() < end; {
+		before = l.caught
 		if err := l.run(min(end, l.now()+quiet), func() bool { return !slices.ContainsFunc(silent, open) }); err != nil {
 			return 0, err
 		}

@@ -32,8 +32,8 @@ type loop struct {
 	waiting    []*conn // to be dialled
 	connecting int
 	up         int
-	bytes      int64 // received
-	eager      int   // handshakes at once
+	caught     int // bytes that silent ones have read
+	eager      int // handshakes at once
 
 	each     func() // called once a second
 	nextEach time.Duration

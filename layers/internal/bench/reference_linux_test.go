@@ -151,8 +151,8 @@ func TestCatchUp(t *testing.T) {
 	if err := l.run(l.now()+20*time.Millisecond, func() bool { return false }); err != nil {
 		t.Fatal(err)
 	}
-	if l.bytes != 0 {
-		t.Fatalf("%d bytes were read before", l.bytes)
+	if l.caught != 0 {
+		t.Fatalf("%d bytes were read before", l.caught)
 	}
 	ended, err := l.catchUp(l.conns, 10*time.Second)
 	if err != nil || ended != 1 || l.totals.faults() != 0 {
