@@ -81,7 +81,7 @@ type who struct {
 // channel is one connection.
 type channel struct {
 	// What every push looks at stands together: memory comes by 64 bytes.
-	mu          sync.Mutex                       // guards what follows but what never changes, and the queue
+	mu          sync.Mutex                       // guards this group and the next, but for number to pingSlot, which never change
 	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
 	withholdAll bool                             // until it is known what is unread
 	ended       bool                             // no frame goes out any more but what is queued

@@ -384,8 +384,9 @@ func TestLeavesWhileQueued(t *testing.T) {
 	})
 }
 
-// TestPartialWrite has the kernel take only a part of a frame: the rest follows, whatever comes between.
-func TestPartialWrite(t *testing.T) {
+// lonely is a channel that no reader serves, whose socket holds little, and its other end.
+func lonely(t testing.TB) (*channel, *net.TCPConn) {
+	t.Helper()
 	server, client := socketPair(t)
 	if err := server.SetWriteBuffer(smallSocket); err != nil {
 		t.Fatal(err)
@@ -395,7 +396,18 @@ func TestPartialWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Connect{cfg: Defaults(), m: newMetrics(prometheus.NewRegistry(), 1), timeouts: timeouts{write: testclient.Patience}}
-	ch := &channel{srv: c, conn: server, fd: fd, transport: tcp}
+	return &channel{srv: c, conn: server, fd: fd, transport: tcp}, client
+}
+
+// closeWhenWritten closes a lonely channel's socket when nothing waits for it.
+func (c *channel) closeWhenWritten() {
+	c.srv.goroutines.Wait()
+	_ = c.conn.Close()
+}
+
+// TestPartialWrite has the kernel take only a part of a frame: the rest follows, whatever comes between.
+func TestPartialWrite(t *testing.T) {
+	ch, client := lonely(t)
 	var want []byte
 	outcomes := make(map[outcome]int)
 	for i := range 40 {
@@ -417,81 +429,13 @@ func TestPartialWrite(t *testing.T) {
 			outcomes[o]++
 		}
 	}
-	go func() {
-		c.goroutines.Wait()
-		_ = server.Close()
-	}()
+	go ch.closeWhenWritten()
 	got, err := io.ReadAll(client)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("got %d bytes, %v, want the %d that were written or queued", len(got), err, len(want))
 	}
 	if outcomes[queued] == 0 {
 		t.Errorf("got %v, want some queued", outcomes)
-	}
-}
-
-// TestPartialRun has the kernel take a part of several frames that go together, at every place: each frame is counted once,
-// as what became of it, and what was taken or waits comes whole and in order. The excepted one does not come.
-func TestPartialRun(t *testing.T) {
-	const number = 7
-	for round := range 30 {
-		server, client := socketPair(t)
-		if err := server.SetWriteBuffer(smallSocket); err != nil {
-			t.Fatal(err)
-		}
-		fd, err := descriptor(server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &Connect{cfg: Defaults(), m: newMetrics(prometheus.NewRegistry(), 1), timeouts: timeouts{write: testclient.Patience}}
-		c.cfg.QueueBytes = 256 << 10
-		ch := &channel{srv: c, conn: server, fd: fd, transport: tcp, number: number}
-		p := &pusher{to: []*channel{ch}}
-		var want []byte
-		var sums [outcomes]int
-		frames, left := 0, 0
-		for push := range 6 {
-			var all []work
-			for i := range 1 + (round+push)%5 {
-				d := &delivery{Delivery: &contract.Delivery{}, frame: newFrame(fmt.Appendf(nil, `{"n":%d,"fill":%q}`, frames, strings.Repeat("r", 700*round+i)))}
-				if frames++; frames%9 == 0 {
-					d.except = number
-				}
-				all = append(all, work{delivery: d})
-			}
-			var sum [outcomes]int
-			p.push(all, &sum)
-			for _, w := range all {
-				total := 0
-				for o := range outcomes {
-					n := int(w.delivery.counts[o].Load())
-					total += n
-					sums[o] += n
-				}
-				switch {
-				case w.delivery.except == number && total != 0, w.delivery.except != number && total != 1:
-					t.Fatalf("a frame is counted %d times", total)
-				case w.delivery.except == number:
-					left++
-				case w.delivery.counts[written].Load()+w.delivery.counts[queued].Load() == 1:
-					want = append(want, w.delivery.frame[tcp]...)
-				}
-			}
-		}
-		go func() {
-			c.goroutines.Wait()
-			_ = server.Close()
-		}()
-		got, err := io.ReadAll(client)
-		if err != nil && sums[slow] == 0 {
-			t.Fatal(err)
-		}
-		if sums[slow] == 0 && !bytes.Equal(got, want) {
-			t.Fatalf("round %d: got %d bytes, want the %d that were written or queued (%v)", round, len(got), len(want), sums)
-		}
-		if n := sums[written] + sums[queued] + sums[slow] + sums[gone]; n != frames-left {
-			t.Errorf("%d ends of %d frames", n, frames-left)
-		}
 	}
 }
 

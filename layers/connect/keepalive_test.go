@@ -99,6 +99,24 @@ func TestHalfAPacket(t *testing.T) {
 	hello(t, n, idle, 2, 1)
 	ping := string(testclient.Packet([]byte(`{"op":10}`)))
 	long := testclient.Packet(bytes.Repeat([]byte(" "), 1000))
+	pieces, err := net.Dial("tcp", n.TCPAddrs()[0]) // whose packet comes in two, and in time
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pieces.Close() }()
+	pings := func(parts ...string) {
+		t.Helper()
+		for _, part := range parts {
+			if _, err := pieces.Write([]byte(part)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(limit / 6)
+		}
+		if got, err := testclient.ReadPacket(pieces); err != nil || !strings.Contains(string(got), `"op":11`) {
+			t.Fatalf("a ping is answered by %s, %v", got, err)
+		}
+	}
+	pings(ping[:7], ping[7:])
 	for _, c := range []struct {
 		name  string
 		write string
@@ -147,6 +165,7 @@ func TestHalfAPacket(t *testing.T) {
 	}
 	time.Sleep(2 * limit)
 	settle(t, idle)
+	pings(ping)
 }
 
 // TestHalfAMessage is TestHalfAPacket for websockets: for a frame and for a message in several; between messages it does.
