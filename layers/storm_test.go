@@ -137,7 +137,7 @@ func TestReconnectStorm(t *testing.T) {
 	b := realBackend(t)
 	cfg := b.config()
 	cfg.Queue.URL = "redis://" + testdeps.Redis(t).Addr() + "/0" // so that the other one has the sessions and routes alone
-	cfg.Redis.PoolSize, cfg.Database.MaxConns, cfg.Connect.MaxConns = 2, 4, conns
+	cfg.Redis.PoolSize, cfg.Database.MaxConns, cfg.Connect.MaxConns = 2, 1, conns
 	const stores = 3 // that hold sessions or routes: of logic, task and the connect node that lives
 	bound := strain{
 		// A connection asks one thing at a time, and has one goroutine to read and at most one to write what waits.
