@@ -36,6 +36,7 @@ func (w *workers) start(f func()) {
 
 // work ends when its server has ended.
 func (w *workers) work(f func()) {
+	defer func() { <-w.kept }()
 	for {
 		f()
 		select {
