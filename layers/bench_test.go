@@ -102,34 +102,53 @@ type benched struct {
 }
 
 func newBenched(b *testing.B, people int) *benched {
+	s := startSystem(b, 1)
+	all := make([]*bencher, people)
+	for i := range all {
+		u := testclient.Register(b, s.api.api(), fmt.Sprint("bench-", i))
+		all[i] = dialBencher(b, s.connects[0].TCP[0], u)
+	}
+	return &benched{s.admins, s.pids, all}
+}
+
+// benchSystem is what is measured: a process for each layer, or several of connect, and their dependencies.
+type benchSystem struct {
+	api      *running
+	connects []*running
+	admins   map[string]string // addresses by layer
+	pids     map[string][]int
+}
+
+func startSystem(b *testing.B, connects int) *benchSystem {
 	etcd, redis, postgres := testdeps.Etcd(b), testdeps.Redis(b, "--appendonly", "yes"), testdeps.StartPostgres(b, "fsync=on", "full_page_writes=on")
 	back := migrated(b, backend{etcd: etcd.Endpoint(), redis: redis.Addr(), database: postgres.URL})
 	cfg := back.config()
 	cfg.Trace.SampleRatio = 0.01
 	cfg.Log.Level = "error"
-	var api, connect *running
-	admins := make(map[string]string)
-	pids := map[string][]int{"etcd": {etcd.PID()}, "redis": {redis.PID()}, "postgres": {postgres.PID()}}
+	s := &benchSystem{admins: make(map[string]string), pids: map[string][]int{
+		"etcd": {etcd.PID()}, "redis": {redis.PID()}, "postgres": {postgres.PID()}}}
 	for _, layer := range All() {
 		if layer == contract.LayerSite {
 			continue
 		}
+		if layer == contract.LayerConnect {
+			for range connects {
+				s.connects = append(s.connects, spawn(b, cfg, layer))
+			}
+			for _, c := range s.connects {
+				s.pids[layer] = append(s.pids[layer], c.pid)
+			}
+			s.admins[layer] = s.connects[0].Admin
+			continue
+		}
 		r := spawn(b, cfg, layer)
-		pids[layer] = []int{r.pid}
-		admins[layer] = r.Admin
-		switch layer {
-		case contract.LayerAPI:
-			api = r
-		case contract.LayerConnect:
-			connect = r
+		s.pids[layer] = []int{r.pid}
+		s.admins[layer] = r.Admin
+		if layer == contract.LayerAPI {
+			s.api = r
 		}
 	}
-	all := make([]*bencher, people)
-	for i := range all {
-		u := testclient.Register(b, api.api(), fmt.Sprint("bench-", i))
-		all[i] = dialBencher(b, connect.TCP[0], u)
-	}
-	return &benched{admins, pids, all}
+	return s
 }
 
 // read meters what everybody gets until their connections end.

@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 	if told, ok := os.LookupEnv(nodeVariable); ok {
 		os.Exit(beNode(told))
 	}
+	if len(os.Args) > 1 && os.Args[1] == referenceArgument {
+		os.Exit(beReference(os.Args[len(os.Args)-1]))
+	}
 	// The tests of whole systems wait far more than they compute. A -parallel that is given comes later and wins.
 	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		fmt.Fprintln(os.Stderr, err)

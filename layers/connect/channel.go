@@ -2,7 +2,6 @@ package connect
 
 import (
 	"errors"
-	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -44,14 +43,14 @@ func (t transport) frame(json []byte) []byte {
 }
 
 // lastFrame is why a connection ends: an error frame, and over websocket the close frame with the code's number.
-func (t transport) lastFrame(code contract.Code, message string, comeBack time.Duration) []byte {
+func (t transport) lastFrame(code contract.Code, closeCode int, message string, comeBack time.Duration) []byte {
 	var last []byte
 	if code == contract.Unavailable {
 		last = t.frame(wire.AppendGoingAway(nil, comeBack))
 	}
 	last = append(last, t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))...)
 	if t == webSocket {
-		last = wire.AppendControl(last, opClose, wire.ClosePayload(wire.CloseCode(code), string(code)))
+		last = wire.AppendControl(last, wire.OpcodeClose, wire.ClosePayload(closeCode, string(code)))
 	}
 	return last
 }
@@ -81,7 +80,7 @@ type who struct {
 // channel is one connection.
 type channel struct {
 	// What every push looks at stands together: memory comes by 64 bytes.
-	mu          sync.Mutex                       // guards this group and the next, but for number to pingSlot, which never change
+	mu          sync.Mutex                       // guards this group and the next, but for number to transport, which never change
 	replays     map[contract.Conversation]replay // nil unless there is one, or withholdAll
 	withholdAll bool                             // until it is known what is unread
 	ended       bool                             // no frame goes out any more but what is queued
@@ -90,7 +89,6 @@ type channel struct {
 	number      uint64
 	fd          int // of conn
 	transport   transport
-	pingSlot    uint8
 
 	queue   [][]byte      // frames that wait for the writer goroutine
 	queued  int           // bytes in queue and in the writer's hands
@@ -100,8 +98,12 @@ type channel struct {
 	conn net.Conn
 
 	lastRead      atomic.Int64 // unix seconds
+	begunAt       atomic.Int64 // when the message began of which a part has come, in unix nanoseconds; 0 between messages
 	authenticated atomic.Bool
 	asked         atomic.Bool // a token was given, whatever became of it
+	parked        atomic.Bool // nobody reads: the poller waits
+
+	partial *partial // the reader's alone; nil between messages
 
 	// Set by the reader before the channel is put into its bucket; read by others only through the bucket.
 	who         *who
@@ -178,7 +180,7 @@ func (c *channel) write(b []byte) outcome {
 		}
 	}
 	if c.queued+len(b) > c.srv.cfg.QueueBytes {
-		c.endLocked(contract.SlowConsumer, "too much waits for this connection")
+		c.endLocked(contract.SlowConsumer, wire.CloseCode(contract.SlowConsumer), "too much waits for this connection")
 		return slow
 	}
 	c.enqueue(b)
@@ -213,7 +215,7 @@ func (c *channel) countQueued(bytes int) {
 // timeouts are the same for every connection.
 type timeouts struct {
 	write  time.Duration // for a peer to take maxWrite bytes
-	linger time.Duration // for the last frames, and for the peer to close its side
+	linger time.Duration // for the last frames, and again for the peer to close its side
 	packet time.Duration // for the rest of a packet or message that has begun: half of one holds memory
 }
 
@@ -274,20 +276,32 @@ func (c *channel) breakOff() {
 	c.ended = true
 	c.dropQueue(0)
 	c.signalDrained()
-	_ = c.conn.Close() // wakes the reader, which cleans up
+	c.shut()
+}
+
+// shut has the reader find the end of the connection, and clean up: nobody else closes the socket.
+func (c *channel) shut() {
+	if socket, ok := c.conn.(*net.TCPConn); ok {
+		_, _ = socket.CloseRead(), socket.CloseWrite() // an error means that the peer has ended it
+	}
 }
 
 // end tells the client why, closes the connection with the code's close code, and lets the reader clean up. What
 // waits for the socket goes out first, except for a slow consumer, who gets only what has begun.
 func (c *channel) end(code contract.Code, message string) {
+	c.endWith(code, wire.CloseCode(code), message)
+}
+
+// endWith is end with another close code than the code's own.
+func (c *channel) endWith(code contract.Code, closeCode int, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
-		c.endLocked(code, message)
+		c.endLocked(code, closeCode, message)
 	}
 }
 
-func (c *channel) endLocked(code contract.Code, message string) {
+func (c *channel) endLocked(code contract.Code, closeCode int, message string) {
 	c.ended = true
 	c.signalDrained()
 	c.srv.m.closes.WithLabelValues(string(code)).Inc()
@@ -298,9 +312,8 @@ func (c *channel) endLocked(code contract.Code, message string) {
 			c.dropQueue(0)
 		}
 	}
-	// Then the reader gives up and closes the socket, even if the writer hangs in a write.
-	_ = c.conn.SetReadDeadline(time.Now().Add(2 * c.srv.timeouts.linger))
-	c.enqueue(c.transport.lastFrame(code, message, comeBack(c.number)))
+	c.srv.ending.add(c) // then it is shut, even if the writer hangs in a write
+	c.enqueue(c.transport.lastFrame(code, closeCode, message, comeBack(c.number)))
 }
 
 // dropQueue drops what waits but the first keep. It is called with mu held.
@@ -311,17 +324,13 @@ func (c *channel) dropQueue(keep int) {
 	c.queue = c.queue[:min(keep, len(c.queue))]
 }
 
-// closeWrite sends the end of the stream after what was written, so that the peer reads all of it.
+// closeWrite sends the end of the stream after what was written, so that the peer reads all of it. The reader reads on until
+// the peer closes too, since closing a socket with unread bytes would take back the last frames.
 func (c *channel) closeWrite() {
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(c.srv.timeouts.linger))
 }
-
-// discard reads on until the peer closes or the deadline that end has set, since closing a socket with unread bytes
-// would take back the last frames.
-func (c *channel) discard() { _, _ = io.Copy(io.Discard, c.conn) }
 
 // isEnded reports whether the connection is on its way out.
 func (c *channel) isEnded() bool {

@@ -119,9 +119,9 @@ func (p *peer) next() (testclient.Frame, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case opcode == opClose:
+		case opcode == wire.OpcodeClose:
 			return nil, closed(binary.BigEndian.Uint16(b))
-		case opcode == opPing:
+		case opcode == wire.OpcodePing:
 			return p.next()
 		}
 		payload = b
@@ -140,7 +140,7 @@ func (p *peer) nextWebSocket() (opcode byte, payload []byte, err error) {
 	}
 	size := uint64(head[1])
 	switch {
-	case head[0] != 0x81 && head[0] != 0x80|opClose && head[0] != 0x80|opPing || head[1] > 127:
+	case head[0] != 0x81 && head[0] != 0x80|wire.OpcodeClose && head[0] != 0x80|wire.OpcodePing || head[1] > 127:
 		return 0, nil, fmt.Errorf("not a frame of a server: % x", head)
 	case size == 126:
 		var n uint16
@@ -396,6 +396,7 @@ func lonely(t testing.TB) (*channel, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	c := &Connect{cfg: Defaults(), m: newMetrics(prometheus.NewRegistry(), 1), timeouts: timeouts{write: testclient.Patience}}
+	c.ending = newExpiry(func() time.Duration { return testclient.Patience }, nil)
 	return &channel{srv: c, conn: server, fd: fd, transport: tcp}, client
 }
 

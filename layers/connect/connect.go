@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,17 +57,20 @@ type Connect struct {
 	sequencer *sequencer
 	http      *httpd.Server
 	tcp       []net.Listener
-	buffers   sync.Pool // *[]byte, for websocket messages while they are read
+	poller    *poller
+	buffers   sync.Pool // *[]byte of readBuffer, for connections while they are read
 
-	// goroutines are the readers and writers of connections, and the handlers that shake hands. A handler begins
-	// before the node drains; a reader is started by a handler or an acceptor, a writer while its reader lives. So
-	// waiting for all of them after the acceptors have stopped is sound.
+	unauthenticated, unfinished, ending *expiry
+
+	// goroutines are the readers and writers of connections, and the handlers that shake hands. Handlers begin before the
+	// node drains; of the others none begins once all connections have left. So waiting for all of them then is sound.
 	goroutines sync.WaitGroup
 	numbers    atomic.Uint64
 	stopped    chan struct{} // closed when the buckets work no more
 
 	mu       sync.Mutex
-	channels map[*channel]struct{} // all, authenticated or not
+	channels [pingSlots]map[uint64]*channel // all, authenticated or not, by number; each in the slot of its number
+	count    int                            // of channels
 	draining bool
 	empty    chan struct{}                       // closed when draining and nobody is left
 	ended    map[contract.SessionID]endedSession // lately
@@ -81,11 +86,13 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		instance: rand.Text()[:12] + "-",
 		stopped:  make(chan struct{}),
 		empty:    make(chan struct{}),
-		channels: make(map[*channel]struct{}),
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
 	}
-	c.buffers.New = func() any { b := make([]byte, 0, 2048); return &b }
+	c.buffers.New = func() any { b := make([]byte, readBuffer); return &b }
+	for i := range c.channels {
+		c.channels[i] = make(map[uint64]*channel)
+	}
 	for _, m := range c.m.buckets {
 		c.buckets = append(c.buckets, newBucket(m))
 	}
@@ -102,6 +109,13 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 	}
 	c.sequencer = newSequencer(head)
 	c.registrar = newRegistrar(cfg, routes, self, tell, c.m, tel.Log)
+	c.unauthenticated = newExpiry(func() time.Duration { return c.cfg.AuthWithin }, c.notAuthenticated)
+	c.unfinished = newExpiry(func() time.Duration { return c.timeouts.packet }, c.notFinished)
+	c.ending = newExpiry(func() time.Duration { return 2 * c.timeouts.linger }, c.notGone)
+	var err error
+	if c.poller, err = newPoller(c.readable); err != nil {
+		return nil, err
+	}
 	if err := c.listen(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -125,7 +139,7 @@ func (c *Connect) listen() error {
 
 // Close releases the ports of a Connect that will not be run.
 func (c *Connect) Close() error {
-	var errs []error
+	errs := []error{c.poller.close()}
 	if c.http != nil {
 		errs = append(errs, c.http.Close())
 	}
@@ -157,6 +171,15 @@ func (c *Connect) Run(ctx context.Context) error {
 	for _, b := range c.buckets {
 		inner.Go(func() { b.run(working) })
 	}
+	for _, e := range []*expiry{c.unauthenticated, c.unfinished, c.ending} {
+		inner.Go(func() { e.run(working) })
+	}
+	var pollErr error
+	polled := make(chan struct{})
+	inner.Go(func() {
+		defer close(polled)
+		pollErr = c.poller.run(working)
+	})
 	inner.Go(func() { c.registrar.run(working) })
 	inner.Go(func() { c.keepAlive(working) })
 	inner.Go(func() { c.checkSessions(working) })
@@ -166,6 +189,7 @@ func (c *Connect) Run(ctx context.Context) error {
 		stop()
 		close(c.stopped) // before the wait: a push that waits for a bucket holds up others
 		inner.Wait()
+		_ = c.poller.close()
 	}()
 
 	accepting, ctx := errgroup.WithContext(ctx)
@@ -173,9 +197,21 @@ func (c *Connect) Run(ctx context.Context) error {
 	for _, l := range c.tcp {
 		accepting.Go(func() error { return c.acceptTCP(ctx, l) })
 	}
+	accepting.Go(func() error {
+		select {
+		case <-polled:
+			return pollErr
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	err := accepting.Wait()
 	c.drain()
-	c.goroutines.Wait()
+	select {
+	case <-c.empty:
+		c.goroutines.Wait()
+	case <-polled: // nobody is told of any more, so nobody leaves
+	}
 	return err
 }
 
@@ -201,15 +237,15 @@ func (c *Connect) begin() bool {
 
 // refusing is called with mu held.
 func (c *Connect) refusing() bool {
-	if !c.draining && len(c.channels) < c.cfg.MaxConns {
+	if !c.draining && c.count < c.cfg.MaxConns {
 		return false
 	}
 	c.m.turnedAway.Inc()
 	return true
 }
 
-// admit counts a connection in and serves it until its end, or turns it away if the node is full or draining.
-func (c *Connect) admit(conn net.Conn, t transport, serve func(*channel)) {
+// admit counts a connection in, to be served until its end, or turns it away if the node is full or draining.
+func (c *Connect) admit(conn net.Conn, t transport) {
 	fd, err := descriptor(conn)
 	if err != nil {
 		c.tel.Log.Error("connection is no socket", "err", err)
@@ -217,25 +253,47 @@ func (c *Connect) admit(conn net.Conn, t transport, serve func(*channel)) {
 		return
 	}
 	ch := &channel{srv: c, conn: conn, fd: fd, transport: t, number: c.numbers.Add(1)}
-	ch.pingSlot = uint8(ch.number % pingSlots)
 	ch.touch()
-	c.mu.Lock()
-	refused := c.refusing()
-	if !refused {
-		c.channels[ch] = struct{}{}
-		c.m.connections[t].Inc()
-		c.goroutines.Go(func() {
-			defer c.dismiss(ch)
-			serve(ch)
-		})
-	}
-	c.mu.Unlock()
-	if refused {
+	ch.parked.Store(true)
+	if !c.enlist(ch) {
 		turnAway(conn, t, ch.number)
+		return
+	}
+	c.unauthenticated.add(ch)
+	if err := c.poller.add(ch); err != nil {
+		c.tel.Log.Error("connection cannot be waited for", "err", err)
+		c.dismiss(ch)
 	}
 }
 
-// dismiss is the end of every admitted connection, called by its reader.
+// enlist is false if the node is full or draining.
+func (c *Connect) enlist(ch *channel) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusing() {
+		return false
+	}
+	c.channels[ch.number%pingSlots][ch.number] = ch
+	c.count++
+	c.m.connections[ch.transport].Inc()
+	return true
+}
+
+// numbered is the channel with the number, nil if it has ended.
+func (c *Connect) numbered(number uint64) *channel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.channels[number%pingSlots][number]
+}
+
+// readable has a channel read that is parked: the poller tells of it once.
+func (c *Connect) readable(number uint64) {
+	if ch := c.numbered(number); ch != nil && ch.parked.CompareAndSwap(true, false) {
+		c.goroutines.Go(ch.read)
+	}
+}
+
+// dismiss is the end of every admitted connection, called by whoever holds it.
 func (c *Connect) dismiss(ch *channel) {
 	ch.mu.Lock()
 	ch.ended = true
@@ -250,7 +308,8 @@ func (c *Connect) dismiss(ch *channel) {
 	}
 	_ = ch.conn.Close()
 	c.mu.Lock()
-	delete(c.channels, ch)
+	delete(c.channels[ch.number%pingSlots], ch.number)
+	c.count--
 	c.signalEmpty()
 	c.mu.Unlock()
 	c.m.connections[ch.transport].Dec()
@@ -259,9 +318,9 @@ func (c *Connect) dismiss(ch *channel) {
 func (c *Connect) all() []*channel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]*channel, 0, len(c.channels))
-	for ch := range c.channels {
-		all = append(all, ch)
+	all := make([]*channel, 0, c.count)
+	for _, slot := range c.channels {
+		all = slices.AppendSeq(all, maps.Values(slot))
 	}
 	return all
 }

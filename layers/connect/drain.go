@@ -4,6 +4,7 @@ import (
 	"net"
 	"time"
 
+	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 )
 
@@ -33,7 +34,7 @@ func (c *Connect) drain() {
 
 // signalEmpty is called with mu held, whenever the last connection may have left: none comes while the node drains.
 func (c *Connect) signalEmpty() {
-	if c.draining && len(c.channels) == 0 {
+	if c.draining && c.count == 0 {
 		close(c.empty)
 	}
 }
@@ -53,6 +54,6 @@ func comeBack(number uint64) time.Duration {
 // turnAway tells a connection that was not admitted why, and closes it. It does not wait for the peer.
 func turnAway(conn net.Conn, t transport, number uint64) {
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket takes this at once
-	_, _ = conn.Write(t.lastFrame(contract.Unavailable, "the node takes no more connections", comeBack(number)))
+	_, _ = conn.Write(t.lastFrame(contract.Unavailable, wire.CloseCode(contract.Unavailable), "the node takes no more connections", comeBack(number)))
 	_ = conn.Close()
 }

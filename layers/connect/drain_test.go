@@ -180,7 +180,7 @@ func TestAfterDrain(t *testing.T) {
 		t.Error("a handshake begins")
 	}
 	client, server := socketPair(t)
-	n.admit(server, tcp, func(*channel) { t.Error("a connection is served") })
+	n.admit(server, tcp)
 	p := &peer{transport: tcp, conn: client, r: bufio.NewReader(client)}
 	if got := p.rest(t, contract.Unavailable); len(got) != 1 || got[0].Op() != 23 {
 		t.Errorf("before the error: got %v, want when to come back", got)

@@ -2,6 +2,8 @@ package connect
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"gochat/layers/connect/wire"
@@ -14,44 +16,62 @@ const pingSlots = 16
 // touch notes that the peer lives.
 func (c *channel) touch() { c.lastRead.Store(time.Now().Unix()) }
 
-// authDeadline ends the connection unless it has authenticated in time.
-func (c *Connect) authDeadline(ch *channel) *time.Timer {
-	return time.AfterFunc(c.cfg.AuthWithin, func() {
-		switch {
-		case ch.authenticated.Load():
-		case ch.asked.Load():
-			ch.end(contract.Unavailable, "authentication is not possible now") // not the client's fault: it may come again
-		default:
-			ch.end(contract.Unauthenticated, "not authenticated in time")
-		}
-	})
+// notAuthenticated ends a connection that has not authenticated in time.
+func (c *Connect) notAuthenticated(number uint64, _ int64) {
+	ch := c.numbered(number)
+	switch {
+	case ch == nil || ch.authenticated.Load():
+	case ch.asked.Load():
+		ch.end(contract.Unavailable, "authentication is not possible now") // not the client's fault: it may come again
+	default:
+		ch.end(contract.Unauthenticated, "not authenticated in time")
+	}
 }
 
-// keepAlive pings every connection once in Config.Ping and ends websockets that have not been heard of for two and
-// a half of them. The seed's tcp clients do not answer: of those the kernel's keep-alive finds the dead.
+// notFinished ends a connection of which the message that began then is not whole yet: half of one holds memory.
+func (c *Connect) notFinished(number uint64, began int64) {
+	if ch := c.numbered(number); ch != nil && ch.begunAt.Load() == began {
+		ch.end(contract.BadRequest, "the rest of the message did not come in time")
+	}
+}
+
+// notGone shuts a connection that was ended and whose peer has not closed its side.
+func (c *Connect) notGone(number uint64, _ int64) {
+	if ch := c.numbered(number); ch != nil {
+		ch.shut()
+	}
+}
+
+// keepAlive pings every connection once in Config.Ping and ends websockets that have not been heard of when two pings had
+// time to be answered. The seed's tcp clients do not answer: of those the kernel's keep-alive finds the dead.
 func (c *Connect) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(c.cfg.Ping / pingSlots)
 	defer tick.Stop()
 	ping := frame{
-		webSocket: wire.AppendControl(nil, opPing, nil),
+		webSocket: wire.AppendControl(nil, wire.OpcodePing, nil),
 		tcp:       newFrame(wire.AppendPing(nil))[tcp],
 	}
-	for slot := uint8(0); ; slot = (slot + 1) % pingSlots {
+	for slot := 0; ; slot = (slot + 1) % pingSlots {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 		dead := time.Now().Add(-c.cfg.Ping * 5 / 2).Unix()
-		for _, ch := range c.all() {
-			switch {
-			case ch.transport == webSocket && ch.lastRead.Load() < dead:
+		for _, ch := range c.inSlot(slot) {
+			if ch.transport == webSocket && ch.lastRead.Load() < dead {
 				ch.end(contract.Unavailable, "no pong")
-			case ch.pingSlot == slot:
+			} else {
 				ch.sendRaw(ping[ch.transport])
 			}
 		}
 	}
+}
+
+func (c *Connect) inSlot(slot int) []*channel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.channels[slot]))
 }
 
 // checkBatch is how many sessions are asked for in one call.

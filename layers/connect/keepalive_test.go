@@ -46,13 +46,9 @@ func TestPingSpread(t *testing.T) {
 	for range 2 * pingSlots {
 		settle(t, testclient.TCP(t, n.TCPAddrs()[0]))
 	}
-	slots := make(map[uint8]int)
-	for _, ch := range n.all() {
-		slots[ch.pingSlot]++
-	}
-	for slot := range uint8(pingSlots) {
-		if slots[slot] != 2 {
-			t.Errorf("slot %d has %d connections, want 2", slot, slots[slot])
+	for slot := range pingSlots {
+		if got := len(n.inSlot(slot)); got != 2 {
+			t.Errorf("slot %d has %d connections, want 2", slot, got)
 		}
 	}
 }

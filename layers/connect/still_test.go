@@ -70,7 +70,8 @@ func (n stillNode) come(t *testing.T, user contract.UserID) *channel {
 	t.Cleanup(func() { _ = peer.Close() })
 	c := &channel{srv: n.Connect, conn: conn, transport: tcp, number: n.numbers.Add(1), writing: true}
 	n.mu.Lock()
-	n.channels[c] = struct{}{}
+	n.channels[c.number%pingSlots][c.number] = c
+	n.count++
 	n.mu.Unlock()
 	n.m.connections[c.transport].Inc()
 	if err := c.authenticate(t.Context(), token(user, int(c.number))); err != nil {

@@ -1,12 +1,7 @@
 package connect
 
 import (
-	"bytes"
-	"errors"
-	"io"
-	"net"
 	"net/http"
-	"sync"
 
 	"github.com/gorilla/websocket"
 
@@ -15,24 +10,11 @@ import (
 	"gochat/layers/internal/httpd"
 )
 
-// Websocket opcodes (RFC 6455, 11.8).
-const (
-	opClose = 8
-	opPing  = 9
-	opPong  = 10
-)
-
-// readBuffer is what gorilla keeps for an idle connection.
-const readBuffer = 512
-
-// handler upgrades at /ws. gorilla shakes hands and reads; what goes out is framed by wire and written by the
-// channel, so that nothing else writes to the socket once frames flow, but for the close frame with which gorilla
-// ends a connection that violates RFC 6455.
+// handler upgrades at /ws. gorilla shakes hands; from then on frames are read by the channel's reader and written by the
+// channel, so that an idle connection holds no buffer and no goroutine.
 func (c *Connect) handler() http.Handler {
 	upgrader := websocket.Upgrader{
-		ReadBufferSize:  readBuffer,
-		WriteBufferPool: &sync.Pool{},
-		CheckOrigin:     func(r *http.Request) bool { return httpd.OriginAllowed(r, c.cfg.WebSocket.AllowedOrigins) },
+		CheckOrigin: func(r *http.Request) bool { return httpd.OriginAllowed(r, c.cfg.WebSocket.AllowedOrigins) },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},
@@ -49,97 +31,63 @@ func (c *Connect) handler() http.Handler {
 		if err != nil {
 			return // the upgrader has answered
 		}
-		// The handler returns, so that the server's buffers and goroutine for this connection are given back.
-		c.admit(conn.NetConn(), webSocket, func(ch *channel) { c.serveWebSocket(ch, conn) })
+		c.admit(conn.NetConn(), webSocket)
 	})
 	return mux
 }
 
 var (
-	errNotUTF8  = contract.Errorf(contract.BadRequest, "text is not UTF-8")
-	errBinary   = contract.Errorf(contract.BadRequest, "want text messages, not binary")
-	errTooLarge = contract.Errorf(contract.TooLarge, "want at most 64 KiB a message")
+	errNotUTF8 = contract.Errorf(contract.BadRequest, "text is not UTF-8")
+	errBinary  = contract.Errorf(contract.BadRequest, "want text messages, not binary")
 )
 
-// serveWebSocket reads until the connection ends.
-func (c *Connect) serveWebSocket(ch *channel, conn *websocket.Conn) {
-	conn.SetPingHandler(func(data string) error {
-		ch.touch()
-		ch.sendRaw(wire.AppendControl(nil, opPong, []byte(data)))
-		return nil
-	})
-	conn.SetPongHandler(func(string) error { ch.touch(); return nil })
-	conn.SetCloseHandler(func(code int, _ string) error {
-		if code == websocket.CloseNoStatusReceived {
-			code = websocket.CloseNormalClosure
+// frame acts on one frame. An error is for endFor.
+func (c *channel) frame(f *wire.Frame) (closed bool, err error) {
+	switch f.Opcode {
+	case wire.OpcodePing:
+		c.sendRaw(wire.AppendControl(nil, wire.OpcodePong, f.Payload))
+		return false, nil
+	case wire.OpcodePong:
+		return false, nil
+	case wire.OpcodeClose:
+		code, err := wire.CloseReceived(f.Payload)
+		if err == nil {
+			c.sendRaw(wire.AppendControl(nil, wire.OpcodeClose, wire.ClosePayload(code, "")))
 		}
-		ch.sendRaw(wire.AppendControl(nil, opClose, wire.ClosePayload(code, "")))
-		return nil
-	})
-	deadline := c.authDeadline(ch)
-	defer deadline.Stop()
-	for {
-		kind, r, err := conn.NextReader()
-		if err != nil {
-			ch.finish(err)
-			return
-		}
-		if ch.isEnded() {
-			ch.discard()
-			return
-		}
-		ch.touch()
-		err = c.readMessage(ch, kind, r)
-		if bad := (*contract.Error)(nil); errors.As(err, &bad) {
-			ch.end(bad.Code, bad.Message)
-			ch.discard()
-			return
-		} else if err != nil {
-			ch.finish(err)
-			return
-		}
+		return err == nil, err
 	}
-}
-
-// finish lets a peer that broke the websocket protocol read why: gorilla has answered it with a close frame. Any
-// other error of reading means that there is nobody left to read it.
-func (c *channel) finish(err error) {
-	var closed *websocket.CloseError
-	var network net.Error
-	if errors.As(err, &closed) || errors.As(err, &network) {
-		return
-	}
-	c.mu.Lock()
-	c.ended = true
-	c.closeWrite()
-	c.mu.Unlock()
-	c.discard()
-}
-
-// readMessage reads one message into a shared buffer and acts on it. It fails with a contract.Error for a message
-// that ends the connection, and with the connection's own error if that has ended.
-func (c *Connect) readMessage(ch *channel, kind int, r io.Reader) error {
-	buf := c.buffers.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= 2*wire.MaxFrame {
-			c.buffers.Put(buf)
-		}
-	}()
-	into := bytes.NewBuffer((*buf)[:0])
-	ch.readWithin(c.timeouts.packet)
-	defer ch.readWithin(0)
-	if _, err := into.ReadFrom(io.LimitReader(r, wire.MaxFrame+1)); err != nil {
-		return err
-	}
-	*buf = into.Bytes()
+	continues := c.partial != nil && c.partial.inParts
 	switch {
-	case into.Len() > wire.MaxFrame:
-		return errTooLarge
-	case kind != websocket.TextMessage:
-		return errBinary
-	case !wire.ValidText(into.Bytes()):
+	case continues != (f.Opcode == wire.OpcodeContinuation):
+		return false, &wire.ViolationError{What: "a message's frames are not one after the other"}
+	case f.Compressed:
+		return false, &wire.ViolationError{What: "compression was not agreed upon"}
+	case f.Opcode == wire.OpcodeBinary:
+		return false, errBinary
+	case !continues && f.Final:
+		return false, c.text(f.Payload)
+	case c.partial == nil:
+		c.partial = &partial{}
+	}
+	p := c.partial
+	if len(p.message)+len(f.Payload) > wire.MaxFrame {
+		return false, wire.ErrTooLarge
+	}
+	p.message, p.inParts = append(p.message, f.Payload...), !f.Final
+	if !f.Final {
+		return false, nil
+	}
+	message := p.message
+	p.message = nil
+	return false, c.text(message)
+}
+
+// text acts on a whole message.
+func (c *channel) text(message []byte) error {
+	c.begunAt.Store(0)
+	if !wire.ValidText(message) {
 		return errNotUTF8
 	}
-	ch.handle(into.Bytes())
+	c.handle(message)
 	return nil
 }

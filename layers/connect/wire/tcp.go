@@ -25,7 +25,27 @@ func AppendTCP(dst, payload []byte) ([]byte, error) {
 	return append(dst, payload...), nil
 }
 
-// smallBuffer is what an idle connection costs. Most packets of clients fit it, and several glued ones.
+// NextPacket answers the payload of the packet that b begins with, and how long the packet is: more than len(b) is how much
+// must be there to go on. It fails with BadRequest for a header that is not one: there is no way to find the next packet.
+func NextPacket(b []byte) (payload []byte, size int, err error) {
+	if len(b) < TCPHeader {
+		return nil, TCPHeader, nil
+	}
+	if b[0] != 'v' || b[1] != '1' {
+		return nil, 0, contract.Errorf(contract.BadRequest, "a tcp packet begins with v1")
+	}
+	// Signed, as in the protocol: what would be over MaxTCPPacket is negative.
+	size = int(int16(binary.BigEndian.Uint16(b[2:])))
+	if size < minTCPPacket {
+		return nil, 0, contract.Errorf(contract.BadRequest, "a tcp packet is %d to %d bytes", minTCPPacket, MaxTCPPacket)
+	}
+	if len(b) < size {
+		return nil, size, nil
+	}
+	return b[TCPHeader:size:size], size, nil
+}
+
+// smallBuffer is what PacketReader keeps. Most packets fit it, and several glued ones.
 const smallBuffer = 448
 
 // PacketReader takes packets from a connection, however they are split or glued. It belongs to one goroutine.
@@ -54,28 +74,21 @@ func (p *PacketReader) Next() ([]byte, error) {
 	if p.start == p.end {
 		p.buf, p.start, p.end = p.small[:], 0, 0
 	}
-	if err := p.fill(TCPHeader); err != nil {
-		return nil, err
+	for want := TCPHeader; ; {
+		if err := p.fill(want); err != nil {
+			return nil, err
+		}
+		payload, size, err := NextPacket(p.buf[p.start:p.end])
+		if err != nil {
+			return nil, err
+		}
+		if payload != nil {
+			p.start += size
+			return payload, nil
+		}
+		want = size
 	}
-	header := p.buf[p.start:]
-	if header[0] != 'v' || header[1] != '1' {
-		return nil, contract.Errorf(contract.BadRequest, "a tcp packet begins with v1")
-	}
-	// Signed, as in the protocol: what would be over MaxTCPPacket is negative.
-	length := int(int16(binary.BigEndian.Uint16(header[2:])))
-	if length < minTCPPacket {
-		return nil, contract.Errorf(contract.BadRequest, "a tcp packet is %d to %d bytes", minTCPPacket, MaxTCPPacket)
-	}
-	if err := p.fill(length); err != nil {
-		return nil, err
-	}
-	packet := p.buf[p.start : p.start+length]
-	p.start += length
-	return packet[TCPHeader:len(packet):len(packet)], nil
 }
-
-// Begun reports whether a part of a packet is here that Next has not answered. It is for the goroutine that calls Next.
-func (p *PacketReader) Begun() bool { return p.start < p.end }
 
 // fill makes buf[start:end] at least n bytes long.
 func (p *PacketReader) fill(n int) error {

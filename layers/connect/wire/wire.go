@@ -7,7 +7,7 @@
 // within the limits of the contract package fits one tcp packet, so that no message exists that some client cannot
 // be sent.
 //
-// Nothing here does I/O but PacketReader, and all but PacketReader may be called by many goroutines at once.
+// Nothing here does I/O but PacketReader, which is for clients, and all but PacketReader may be called by many goroutines at once.
 package wire
 
 import (
