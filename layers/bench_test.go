@@ -378,6 +378,7 @@ func profile(b *testing.B, admins map[string]string, length time.Duration) (wait
 		all.Go(func() {
 			keep(layer, fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(length.Seconds())), ".pprof")
 			keep(layer, "/metrics", ".metrics")
+			keep(layer, "/debug/pprof/heap", ".heap")
 		})
 	}
 	return all.Wait

@@ -85,6 +85,9 @@ func (c loadCase) run(b *testing.B) {
 	}
 	slices.SortFunc(o.Processes, func(a, b BenchProcess) int { return strings.Compare(a.Name, b.Name) })
 	c.set(&o)
+	if d, err := time.ParseDuration(os.Getenv("BENCH_FOR")); err == nil {
+		o.For = d
+	}
 	for b.Loop() { // once: a run has its own length
 		var out bytes.Buffer
 		profiled := func() {}

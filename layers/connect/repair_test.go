@@ -21,6 +21,7 @@ func member(t *testing.T, n *testNode, user contract.UserID) *testclient.Conn {
 	t.Helper()
 	c := testclient.WebSocket(t, n.WebSocketAddr())
 	enter(t, c, hello(t, n, c, user, 1), 1)
+	time.Sleep(2 * time.Millisecond) // when users came and what follows is compared in whole milliseconds
 	return c
 }
 

@@ -43,8 +43,8 @@ const (
 
 	// Several messages for one connection are written by one call, which costs about as much as for one message. So the
 	// next push to a node begins so much later than the last one, for each connection that it has written to.
-	gatherEach = 10 * time.Microsecond
-	gatherMost = 16 * time.Millisecond
+	gatherEach = 20 * time.Microsecond
+	gatherMost = 24 * time.Millisecond
 )
 
 // send hands the parcel to the node's sender. It does not wait.

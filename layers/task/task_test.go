@@ -220,7 +220,7 @@ func TestPushesGather(t *testing.T) {
 	for _, c := range []struct {
 		written int
 		want    time.Duration
-	}{{0, 0}, {10, 100 * time.Microsecond}, {1000, 10 * time.Millisecond}, {100_000, gatherMost}} {
+	}{{0, 0}, {10, 200 * time.Microsecond}, {1000, 20 * time.Millisecond}, {100_000, gatherMost}} {
 		t.Run(fmt.Sprint(c.written), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeA}}}}

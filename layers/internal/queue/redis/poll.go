@@ -89,6 +89,7 @@ func (p *poller) run() {
 			time.Sleep(roundPause - time.Since(began))
 		case len(waiting) == int(p.readers.Load()):
 			waiting = p.wait(waiting, block)
+			last = time.Now() // who was served works from now on, and may soon come again
 		case time.Since(last) > slow:
 			waiting = p.wait(waiting, slow)
 		default: // a reader that works now will soon come with what it has handled

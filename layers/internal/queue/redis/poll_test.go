@@ -2,9 +2,12 @@ package redis_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
+	"gochat/layers/internal/queue"
 	"gochat/layers/internal/queue/queuetest"
 	"gochat/layers/internal/queue/redis"
 	"gochat/layers/internal/testdeps"
@@ -62,4 +65,31 @@ func busy(t *testing.T) (*redis.Queue, *leaving) {
 	t.Cleanup(func() { stop(); publishing.Wait() })
 	eventually(t, "items come", func() bool { return len(r.Bodies()) > 100 })
 	return q, owner
+}
+
+// TestBusyPartitionIsReadAgain has an item come soon after the one before it, which came after a silence: it does not wait
+// for the other partitions' silence to be over.
+func TestBusyPartitionIsReadAgain(t *testing.T) {
+	owner := &leaving{giveUp: make(chan struct{}), given: make(chan struct{})} // never gives up: two are read together
+	q := open(t, config(testdeps.Redis(t).Addr()), owner, observability.Discard())
+	t.Cleanup(func() { _ = q.Close() })
+	handled := make(chan time.Time, 1)
+	consume(t, q, func(context.Context, []queue.Item) error {
+		handled <- time.Now()
+		return nil
+	})
+	waits := make([]time.Duration, 9)
+	for i := range waits {
+		time.Sleep(120 * time.Millisecond)
+		for range 2 {
+			began := time.Now()
+			must(t, q.Publish(t.Context(), items(queuetest.KeyIn(0, partitions), "x")))
+			waits[i] = testwait.Receive(t, "the item", handled).Sub(began)
+			time.Sleep(8 * time.Millisecond) // more than a round
+		}
+	}
+	slices.Sort(waits)
+	if got := waits[len(waits)/2]; got > 25*time.Millisecond {
+		t.Errorf("the second of two items waited %v, the median of %v", got, waits)
+	}
 }
