@@ -313,7 +313,7 @@ func (c *channel) endLocked(code contract.Code, closeCode int, message string) {
 		}
 	}
 	c.srv.ending.add(c) // then it is shut, even if the writer hangs in a write
-	c.enqueue(c.transport.lastFrame(code, closeCode, message, comeBack(c.number)))
+	c.enqueue(c.transport.lastFrame(code, closeCode, message, c.srv.comeBack(c.number)))
 }
 
 // dropQueue drops what waits but the first keep. It is called with mu held.

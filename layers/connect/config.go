@@ -24,6 +24,7 @@ type Config struct {
 	Refresh    time.Duration   `koanf:"refresh" doc:"time between two looks whether the routes are still there"`
 	Repair     time.Duration   `koanf:"repair" doc:"time between two looks whether a message was missed; one that was is found within a few, or, in a conversation that is quiet here, within 20 and a few; a minute later at most while the queue is behind"`
 	Drain      time.Duration   `koanf:"drain" doc:"when stopping, clients are told to go spread over this time"`
+	ComeBack   time.Duration   `koanf:"come_back" doc:"clients that are sent away are told to come back spread over this time"`
 	Timeout    time.Duration   `koanf:"timeout" doc:"deadline of each call to logic"`
 }
 
@@ -52,6 +53,7 @@ func Defaults() Config {
 		Refresh:    time.Second,
 		Repair:     3 * time.Second,
 		Drain:      2 * time.Second,
+		ComeBack:   2 * time.Second,
 		Timeout:    5 * time.Second,
 	}
 }
@@ -83,6 +85,7 @@ func (c Config) Validate() error {
 	want(c.Refresh >= 100*time.Millisecond, "refresh: %v: want 100ms or more", c.Refresh)
 	want(c.Repair >= 10*time.Millisecond, "repair: %v: want 10ms or more", c.Repair)
 	want(c.Drain >= 0, "drain: %v: want 0s or more", c.Drain)
+	want(c.ComeBack >= 100*time.Millisecond && c.ComeBack <= time.Hour, "come_back: %v: want 100ms to 1h", c.ComeBack)
 	want(c.Timeout >= 100*time.Millisecond, "timeout: %v: want 100ms or more", c.Timeout)
 	return errors.Join(errs...)
 }

@@ -256,7 +256,7 @@ func (c *Connect) admit(conn net.Conn, t transport) {
 	ch.touch()
 	ch.parked.Store(true)
 	if !c.enlist(ch) {
-		turnAway(conn, t, ch.number)
+		c.turnAway(conn, t, ch.number)
 		return
 	}
 	c.unauthenticated.add(ch)

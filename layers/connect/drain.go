@@ -20,9 +20,12 @@ func (c *Connect) drain() {
 		return
 	}
 	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain.String())
+	c.m.draining.Set(1)
+	defer c.m.waiting.Set(0)
 	pause := c.cfg.Drain / time.Duration(len(all))
 	start := time.Now()
 	for i, ch := range all {
+		c.m.waiting.Set(float64(len(all) - i))
 		select {
 		case <-time.After(time.Until(start.Add(pause * time.Duration(i)))):
 		case <-c.empty:
@@ -39,21 +42,19 @@ func (c *Connect) signalEmpty() {
 	}
 }
 
-// Clients that are sent away come back each at its own moment, between these.
-const (
-	comeBackFirst = 200 * time.Millisecond
-	comeBackLast  = 2 * time.Second
-)
-
-// comeBack spreads consecutive numbers over the whole span.
-func comeBack(number uint64) time.Duration {
-	const span = uint64((comeBackLast - comeBackFirst) / time.Millisecond)
-	return comeBackFirst + time.Duration(number*7919%span)*time.Millisecond
+// comeBack is after what time the client of the connection comes back that is sent away: each at its own moment, between a
+// tenth of Config.ComeBack and all of it.
+func (c *Connect) comeBack(number uint64) time.Duration {
+	first := c.cfg.ComeBack / 10
+	span := (c.cfg.ComeBack - first).Milliseconds()
+	// Multiples of the golden ratio, as fractions of 2^32: wherever a row of numbers begins and ends, they are spread evenly.
+	fraction := int64(number * 0x9E3779B97F4A7C15 >> 32)
+	return first + time.Duration(span*fraction>>32)*time.Millisecond
 }
 
 // turnAway tells a connection that was not admitted why, and closes it. It does not wait for the peer.
-func turnAway(conn net.Conn, t transport, number uint64) {
+func (c *Connect) turnAway(conn net.Conn, t transport, number uint64) {
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket takes this at once
-	_, _ = conn.Write(t.lastFrame(contract.Unavailable, wire.CloseCode(contract.Unavailable), "the node takes no more connections", comeBack(number)))
+	_, _ = conn.Write(t.lastFrame(contract.Unavailable, wire.CloseCode(contract.Unavailable), "the node takes no more connections", c.comeBack(number)))
 	_ = conn.Close()
 }

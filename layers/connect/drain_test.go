@@ -109,6 +109,10 @@ func TestDrainEndsWithTheLast(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.stop() }()
 	eventually(t, "one is told to go", func() bool { return n.metric(t, "gochat_connection_closes_total") > 0 })
+	eventually(t, "two are said to wait", func() bool { return n.metric(t, "gochat_drain_waiting_connections") == 2 })
+	if got := n.metric(t, "gochat_draining"); got != 1 {
+		t.Errorf("gochat_draining is %v, want 1", got)
+	}
 	for _, c := range conns {
 		c.Close()
 	}
@@ -117,6 +121,33 @@ func TestDrainEndsWithTheLast(t *testing.T) {
 	}
 	if got := n.metric(t, "gochat_connection_closes_total"); got != 1 {
 		t.Errorf("%v were told to go, want 1: the test shows less than it should", got)
+	}
+	if got := n.metric(t, "gochat_drain_waiting_connections"); got != 0 {
+		t.Errorf("%v wait after the end, want none", got)
+	}
+}
+
+// TestComeBack spreads those who are sent away evenly over the configured time, whichever they are.
+func TestComeBack(t *testing.T) {
+	const people, parts = 1000, 10
+	for _, window := range []time.Duration{time.Second, 90 * time.Second} {
+		c := &Connect{cfg: Config{ComeBack: window}}
+		for _, first := range []uint64{1, 1 << 20, 1<<40 - 3} {
+			var got [parts]int
+			for i := range uint64(people) {
+				at := c.comeBack(first + i)
+				if at < window/10 || at >= window {
+					t.Fatalf("%v: %v is not between %v and %v", window, at, window/10, window)
+				}
+				got[int((at-window/10)*parts/(window-window/10))]++
+			}
+			for _, n := range got {
+				if n < people/parts*9/10 || n > people/parts*11/10 {
+					t.Errorf("%v, from %d on: got %v, want about %d each", window, first, got, people/parts)
+					break
+				}
+			}
+		}
 	}
 }
 

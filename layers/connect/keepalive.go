@@ -38,6 +38,7 @@ func (c *Connect) notFinished(number uint64, began int64) {
 // notGone shuts a connection that was ended and whose peer has not closed its side.
 func (c *Connect) notGone(number uint64, _ int64) {
 	if ch := c.numbered(number); ch != nil {
+		c.m.forced.Inc()
 		ch.shut()
 	}
 }

@@ -20,6 +20,9 @@ type metrics struct {
 	writeFrames prometheus.Histogram
 	seconds     prometheus.Histogram
 	registered  prometheus.Counter
+	draining    prometheus.Gauge
+	waiting     prometheus.Gauge
+	forced      prometheus.Counter
 	replayed    prometheus.Counter
 
 	repairs, repaired, repairFailures, abandoned, putOff prometheus.Counter
@@ -65,6 +68,12 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, NativeHistogramBucketFactor: 1.1}),
 		registered: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_routes_registered_again_total", Help: "Times this node wrote all of its routes anew."}),
+		draining: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_draining", Help: "1 once the node sends its connections away, which gochat_connections counts down."}),
+		waiting: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_drain_waiting_connections", Help: "Connections that are still to be told to go."}),
+		forced: with.NewCounter(prometheus.CounterOpts{
+			Name: "gochat_connections_forced_total", Help: "Connections that were ended and whose client did not close its side in time."}),
 		replayed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_messages_replayed_total", Help: "Messages sent again to connections that resumed."}),
 	}
