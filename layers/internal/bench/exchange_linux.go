@@ -41,7 +41,7 @@ const busy = 0.8
 // grace is how long, after all has come, something that should not may still come.
 const grace = 200 * time.Millisecond
 
-// exchange sends at the rate and waits for what was sent, r.o.Drain at most after the last, or two seconds if ctx ends.
+// exchange sends at the rate and waits for what was sent, r.o.Drain at most after the last, or hurry if ctx ends.
 func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, error) {
 	l := r.loop
 	total := int(math.Ceil(r.o.Rate * e.length.Seconds()))
@@ -83,15 +83,16 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 			return nil, nil, err
 		}
 	}
-	patience := r.o.Drain
-	if stop() {
-		patience = min(patience, 2*time.Second)
-	}
 	settled := func() bool { return m.received >= m.expected && (!e.acks || m.acked+m.refused >= m.sent) }
-	if err := l.run(l.now()+patience, settled); err != nil {
+	if err := l.run(l.now()+r.o.Drain, func() bool { return stop() || settled() }); err != nil {
 		return nil, nil, err
 	}
-	if err := l.run(l.now()+min(grace, patience), func() bool { return false }); err != nil {
+	if stop() {
+		if err := l.run(l.now()+r.patience(ctx, r.o.Drain), settled); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := l.run(l.now()+min(grace, r.o.Drain), func() bool { return false }); err != nil {
 		return nil, nil, err
 	}
 	after, err := r.read(e.of)

@@ -25,6 +25,8 @@ type Report struct {
 	Churn       *Rounds        `json:"churn,omitempty"`
 	// Reference is the bare write loop; its one process is the child.
 	Reference *Phase `json:"reference,omitempty"`
+	// Notes say in sentences what to know of the numbers.
+	Notes []string `json:"notes,omitempty"`
 	// Faults say in sentences why the run is not clean.
 	Faults []string `json:"faults,omitempty"`
 }
@@ -34,7 +36,7 @@ type Connections struct {
 	Wanted  int            `json:"wanted"`
 	Up      int            `json:"up"`
 	Failed  int            `json:"failed"`
-	Took    float64        `json:"took_s"` // until the last was up or had failed
+	Took    float64        `json:"took_s"` // until the last was up or had failed; the longest, if they came several times
 	Dial    Latency        `json:"dial"`   // until authenticated and in the room
 	Answers int            `json:"pings_answered"`
 	Errors  map[string]int `json:"errors,omitempty"` // by code word
@@ -117,10 +119,9 @@ type Stay struct {
 
 // Rounds is how connections came and went.
 type Rounds struct {
-	Rounds  []Round `json:"rounds"`
-	Users   int     `json:"users"` // that the count must grow and shrink by
-	Use     Use     `json:"use"`
-	DialAll Latency `json:"dial"` // of each connection, over all rounds
+	Rounds []Round `json:"rounds"`
+	Users  int     `json:"users"` // that the count must grow and shrink by
+	Use    Use     `json:"use"`
 }
 
 // Round is all connections coming and going once.
@@ -229,7 +230,6 @@ func (r *Report) metrics() []metric {
 		of("all up after", "s", func(r Round) float64 { return r.UpAfter })
 		of("count right after coming", "s", func(r Round) float64 { return r.Counted })
 		of("count right after going", "s", func(r Round) float64 { return r.Gone })
-		latency("dial", c.DialAll)
 		use(c.Use, false)
 	}
 	if r.Reference != nil {
@@ -244,7 +244,9 @@ func (r *Report) metrics() []metric {
 func (c *Rounds) sorted(pick func(Round) float64) []float64 {
 	values := make([]float64, 0, len(c.Rounds))
 	for _, r := range c.Rounds {
-		values = append(values, pick(r))
+		if v := pick(r); v >= 0 { // else it was not in time, which is a fault
+			values = append(values, v)
+		}
 	}
 	slices.Sort(values)
 	return values
@@ -253,7 +255,7 @@ func (c *Rounds) sorted(pick func(Round) float64) []float64 {
 // print writes the table.
 func (r *Report) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s over %s", r.Scenario, r.Transport)
+	fmt.Fprint(t, r.title())
 	for _, name := range slices.Sorted(maps.Keys(r.Load)) {
 		fmt.Fprintf(t, ", %s %v", name, r.Load[name])
 	}
@@ -277,7 +279,26 @@ func (r *Report) print(w io.Writer) error {
 			fmt.Fprintf(t, "  %s\t%d\n", word, counts.of[word])
 		}
 	}
+	for _, sentences := range []struct {
+		name string
+		of   []string
+	}{{"notes", r.Notes}, {"faults", r.Faults}} {
+		for i, s := range sentences.of {
+			if i == 0 {
+				fmt.Fprintln(t, sentences.name)
+			}
+			fmt.Fprintf(t, "  %s\n", s)
+		}
+	}
 	return t.Flush()
+}
+
+// title says what ran, and whether to its end.
+func (r *Report) title() string {
+	if r.Interrupted {
+		return fmt.Sprintf("%s over %s, interrupted", r.Scenario, r.Transport)
+	}
+	return fmt.Sprintf("%s over %s", r.Scenario, r.Transport)
 }
 
 // amount is a number as a person reads it: whole ones as they are, others with three digits or more.
@@ -330,6 +351,17 @@ func load(path string) (*Report, error) {
 func (r *Report) fault(n int64, format string, args ...any) {
 	if n != 0 {
 		r.Faults = append(r.Faults, fmt.Sprintf(format, args...))
+	}
+}
+
+// judge adds what is wrong with a run that is over.
+func (r *Report) judge() {
+	r.judgeConnections()
+	for _, p := range r.Phases {
+		r.judgePhase(p)
+	}
+	if r.Reference != nil {
+		r.judgePhase(r.Reference)
 	}
 }
 

@@ -35,7 +35,8 @@ func TestReportFaults(t *testing.T) {
 		{"unexpected", func(r *Report) { r.Phases[0].Unexpected = 1 }, "fanout: 1 deliveries were not expected"},
 		{"no ack", func(r *Report) { r.Phases[0].Acknowledged-- }, "1 of 5 messages were neither acknowledged nor refused"},
 		{"too slow a generator", func(r *Report) { r.Phases[0].Due = 9 }, "4 of 9 messages were not sent in time"},
-		{"interrupted", func(r *Report) { r.Phases[0].Due, r.Interrupted = 9, true }, ""},
+		{"interrupted", func(r *Report) { r.Phases[0].Due, r.Interrupted, r.Reference.Due = 9, true, 9 }, ""},
+		{"reference", func(r *Report) { r.Reference.Lost = 1 }, "reference: 1 of 0 deliveries were lost"},
 		{"failed", func(r *Report) { r.Connections.Failed = 2 }, "2 connections did not come up"},
 		{"error", func(r *Report) { r.Connections.Errors = map[string]int{"rate_limited": 7} }, "the server answered 7 times rate_limited"},
 		{"close", func(r *Report) { r.Connections.Closes = map[string]int{"close 4003": 1} }, "1 connections ended: close 4003"},
@@ -43,8 +44,7 @@ func TestReportFaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := sample()
 			c.change(r)
-			r.judgeConnections()
-			r.judgePhase(r.Phases[0])
+			r.judge()
 			err := r.err()
 			var fault *FaultError
 			if errors.As(err, &fault) != (c.want != "") {
@@ -85,10 +85,12 @@ func lines(text string) (all []string) {
 
 func TestReportTable(t *testing.T) {
 	var out strings.Builder
-	if err := sample().print(&out); err != nil {
+	r := sample()
+	r.Notes, r.Faults = []string{"a note"}, []string{"a fault"}
+	if err := r.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"deliveries expected 50", "delivery p99 4 ms", "CPU of api a delivery 20 µs", "CPU a delivery, system / reference 5 ×", "RSS of api 1 MiB"} {
+	for _, want := range []string{"fanout over tcp, rate 20", "notes", "a note", "faults", "a fault", "deliveries expected 50", "delivery p99 4 ms", "CPU of api a delivery 20 µs", "CPU a delivery, system / reference 5 ×", "RSS of api 1 MiB"} {
 		if !slices.Contains(lines(out.String()), want) {
 			t.Errorf("want %q in\n%s", want, &out)
 		}

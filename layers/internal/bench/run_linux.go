@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,12 +26,13 @@ type runner struct {
 
 const (
 	spareFiles = 64                     // of this process, besides its connections
+	hurry      = 2 * time.Second        // for what is on its way when a run is interrupted
 	settle     = 300 * time.Millisecond // between the last connection and the first message: counts of the room are pushed then
 )
 
 func run(ctx context.Context, o Options, progress io.Writer) (report *Report, err error) {
 	r := &runner{o: o, progress: progress, report: &Report{
-		Scenario: o.Scenario, Transport: o.Transport, Started: time.Now().UTC(), Load: o.load(),
+		Scenario: o.Scenario, Transport: o.Transport, Started: time.Now().UTC(), Load: o.load(), Connections: Connections{Wanted: o.connections()},
 	}}
 	if r.targets, err = resolve(ctx, &o); err != nil {
 		return nil, err
@@ -45,30 +47,44 @@ func run(ctx context.Context, o Options, progress io.Writer) (report *Report, er
 	if _, err := usages(o.Processes); err != nil {
 		return nil, &UsageError{fmt.Errorf("--pid: %w", err)}
 	}
-	r.rest = newREST(o.API, o.Logins)
-	defer r.rest.close()
-	r.say("logging %d users in", o.users())
-	if r.accounts, err = r.rest.logIn(ctx, o.UserPrefix, o.Password, o.users(), o.Logins); err != nil {
-		return nil, fmt.Errorf("log in: %w", err)
+	if err := writable(o.JSON); err != nil {
+		return nil, &UsageError{fmt.Errorf("--json: %w", err)}
 	}
-	defer r.logOut(ctx)
 	if r.loop, err = newLoop(ctx, o.Transport, o.Connecting); err != nil {
 		return nil, err
 	}
 	defer r.loop.close()
 	defer r.loop.wakeOn(ctx)()
-	if err := r.scenario(ctx); err != nil {
-		return nil, err
+	r.rest = newREST(o.API, o.Logins)
+	defer r.rest.close()
+	r.say("logging %d users in", o.users())
+	r.accounts, err = r.rest.logIn(ctx, o.UserPrefix, o.Password, o.users(), o.Logins)
+	defer r.logOut(ctx)
+	if err == nil {
+		err = r.scenario(ctx)
+	} else if ctx.Err() == nil {
+		return nil, fmt.Errorf("log in: %w", err)
 	}
-	r.report.Interrupted = ctx.Err() != nil
+	if r.report.Interrupted = ctx.Err() != nil; err != nil && !r.report.Interrupted {
+		r.report.Faults = append(r.report.Faults, err.Error()) // no reason to lose what was measured before
+	}
 	t := &r.loop.totals
 	c := &r.report.Connections
 	c.Failed, c.Answers, c.Errors, c.Closes, c.Dial = t.failed, t.pings, t.errors, t.closes, r.loop.dials.latency()
-	r.report.judgeConnections()
-	for _, p := range r.report.Phases {
-		r.report.judgePhase(p)
-	}
+	r.report.judge()
 	return r.report, nil
+}
+
+// writable fails if the file for the report could not be written: to know that after the run is too late.
+func writable(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (r *runner) scenario(ctx context.Context) error {
@@ -107,14 +123,24 @@ func (r *runner) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.progress, format+"\n", args...) // nobody may be there to read it
 }
 
+// patience is how long to wait for something: not long once ctx has ended.
+func (r *runner) patience(ctx context.Context, usual time.Duration) time.Duration {
+	if ctx.Err() != nil {
+		return min(usual, hurry)
+	}
+	return usual
+}
+
 // logOut ends the sessions: the next run makes its own.
 func (r *runner) logOut(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience(ctx, 10*time.Second))
 	defer cancel()
 	var work errgroup.Group
 	work.SetLimit(r.o.Logins)
 	for _, a := range r.accounts {
-		work.Go(func() error { return r.rest.logOut(ctx, a) })
+		if a.Token != "" {
+			work.Go(func() error { return r.rest.logOut(ctx, a) })
+		}
 	}
 	if err := work.Wait(); err != nil {
 		r.say("sessions are left over: %v", err)
@@ -136,7 +162,7 @@ func (r *runner) open(ctx context.Context) error {
 	defer func() { l.each = nil }()
 	err := l.open(max(r.o.Drain, time.Second), func() bool { return ctx.Err() != nil })
 	c := &r.report.Connections
-	c.Wanted, c.Up, c.Took = len(l.conns), l.up, (l.now() - began).Seconds()
+	c.Up, c.Took = l.up, max(c.Took, (l.now()-began).Seconds())
 	return err
 }
 
