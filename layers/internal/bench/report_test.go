@@ -101,13 +101,13 @@ func TestCompare(t *testing.T) {
 	a, b := sample(), sample()
 	b.Phases[0].Delivery.P99, b.Phases[0].Received, b.Reference = 8, 25, nil
 	a.Phases[0].Lost = 0
-	b.Phases[0].Lost = 25
+	b.Phases[0].Lost, b.Interrupted, b.Faults, b.Load = 25, true, []string{"one"}, map[string]any{"rate": 50.0, "rooms": 3.0}
 	var out strings.Builder
 	if err := compare(a, b, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"scenario fanout tcp fanout tcp", "delivery p50 1 ms 1 ms 1.00", "delivery p99 4 ms 8 ms 2.00", "deliveries received 50 25 0.50",
+		"scenario fanout over tcp fanout over tcp, interrupted", "rate 20 50", "rooms - 3", "faults 0 1", "delivery p50 1 ms 1 ms 1.00", "delivery p99 4 ms 8 ms 2.00", "deliveries received 50 25 0.50",
 		"deliveries lost 0 25 -", "CPU a delivery, system / reference 5 × - -",
 	} {
 		if !slices.Contains(lines(out.String()), want) {
