@@ -95,6 +95,7 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 	if err := l.run(l.now()+min(grace, r.o.Drain), func() bool { return false }); err != nil {
 		return nil, nil, err
 	}
+	lost := m.settle()
 	after, err := r.read(e.of)
 	if err != nil {
 		return nil, nil, err
@@ -106,7 +107,7 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 	took := max((m.last - began).Seconds(), 1e-9)
 	return &Phase{
 		Name: e.name, Took: took, Due: int64(total), Sent: m.sent, Acknowledged: m.acked, Refused: m.refused,
-		Expected: m.expected, Received: m.received, Lost: m.lost(), Duplicated: m.duplicated, Echoed: m.echoed, Unexpected: m.unexpected,
+		Expected: m.expected, Received: m.received, Lost: lost, Duplicated: m.duplicated, Echoed: m.echoed, Unexpected: m.unexpected,
 		Rate: float64(m.received) / took, Delivery: m.delivery.latency(), Ack: m.ack.latency(), Lag: m.lag.latency(),
 		FrameBytes: len(m.sample), Use: used,
 	}, m, nil

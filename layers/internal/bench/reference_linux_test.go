@@ -88,8 +88,8 @@ func TestLoss(t *testing.T) {
 		}
 	}
 	stepUntil(t, l, "all that can come has", func() bool { return m.received == 16 && l.conns[1].state == closed })
-	if m.lost() != 4 || l.totals.closes["end of stream"] != 1 {
-		t.Errorf("lost %d, closes %v", m.lost(), l.totals.closes)
+	if m.settle() != 4 || l.totals.closes["end of stream"] != 1 {
+		t.Errorf("lost %d, closes %v", m.settle(), l.totals.closes)
 	}
 }
 
