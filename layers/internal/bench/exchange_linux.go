@@ -35,9 +35,6 @@ type exchange struct {
 // burst is how many messages may leave before the loop looks at its connections again.
 const burst = 64
 
-// busy is the share of a core above which the one goroutine may be what is measured.
-const busy = 0.8
-
 // grace is how long, after all has come, something that should not may still come.
 const grace = 200 * time.Millisecond
 
@@ -57,10 +54,11 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 	if err := l.run(l.now()+settle, stop); err != nil {
 		return nil, nil, err
 	}
-	before, err := r.read(e.of)
+	w, err := r.watch(e.of)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer w.end()
 	began, receivedBefore := l.now(), int64(0)
 	l.meter, l.nextEach, l.each = m, began+time.Second, func() {
 		r.say("%s: sent %d, received %d/s, p50 %.2f ms, p99 %.2f ms, errors %d", e.name, m.sent, m.received-receivedBefore,
@@ -83,6 +81,7 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 			return nil, nil, err
 		}
 	}
+	sent := l.now()
 	settled := func() bool { return m.received >= m.expected && (!e.acks || m.acked+m.refused >= m.sent) }
 	if err := l.run(l.now()+r.o.Drain, func() bool { return stop() || settled() }); err != nil {
 		return nil, nil, err
@@ -96,13 +95,9 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 		return nil, nil, err
 	}
 	lost := m.settle()
-	after, err := r.read(e.of)
+	used, err := w.use(m.received, max(m.last, sent))
 	if err != nil {
 		return nil, nil, err
-	}
-	used := use(e.of, before, after, m.received)
-	if used.GenShare > busy {
-		r.say("%s: this tool has used %.0f %% of a core: times may be its own", e.name, 100*used.GenShare)
 	}
 	took := max((m.last - began).Seconds(), 1e-9)
 	return &Phase{

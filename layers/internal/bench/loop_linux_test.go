@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -240,6 +241,20 @@ func TestUnsent(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error("what waited has not come, or in another order")
+	}
+}
+
+// TestShareOfCore: while the loop waits for what has been lost, it is not at leisure.
+func TestShareOfCore(t *testing.T) {
+	l, _ := newTestLoop(t, TCP, 1)
+	r := &runner{o: Options{Transport: TCP, Rate: 500, Size: 120, Drain: 2 * time.Second}, progress: io.Discard, loop: l, report: &Report{}}
+	groups := []audience{{l.conns, l.conns, roomHead(1)}}
+	p, _, err := r.exchange(t.Context(), exchange{name: "lost", groups: groups, length: 200 * time.Millisecond, pattern: r.pattern(groups)})
+	if err != nil || p.Sent != 100 || p.Lost != 100 {
+		t.Fatalf("%v: %+v", err, p)
+	}
+	if diluted := p.Use.Generator / p.Use.Wall; p.Use.GenShare < 3*diluted {
+		t.Errorf("a share of %v, with the wait of %v", p.Use.GenShare, diluted)
 	}
 }
 

@@ -97,7 +97,7 @@ type Use struct {
 	Generator float64      `json:"generator_cpu_s"`         // of the load tool
 	GenEach   float64      `json:"generator_us_per_deliv"`  // of the load tool
 	Wall      float64      `json:"wall_s"`                  // over which it was measured
-	GenShare  float64      `json:"generator_share_of_core"` // 1 is one core, all the time: the tool is the bottleneck
+	GenShare  float64      `json:"generator_share_of_core"` // until all had come; 1 is one core, all the time: the tool is the bottleneck
 }
 
 // ProcessUse is what one has used, with its descendants.
@@ -105,7 +105,8 @@ type ProcessUse struct {
 	Name string  `json:"name"`
 	CPU  float64 `json:"cpu_s"`
 	Each float64 `json:"cpu_us_per_delivery"`
-	RSS  int64   `json:"rss_bytes"` // at the end
+	RSS  int64   `json:"rss_bytes"`      // at the end
+	Peak int64   `json:"rss_peak_bytes"` // the most, seen once a second
 	// Grown is how much RSS has grown for each connection, in bytes, where connections stayed.
 	Grown float64 `json:"rss_bytes_per_connection,omitempty"`
 }
@@ -164,6 +165,7 @@ func (r *Report) metrics() []metric {
 				add("CPU of "+p.Name+" a delivery", p.Each, "µs")
 			}
 			add("RSS of "+p.Name, float64(p.RSS)/(1<<20), "MiB")
+			add("RSS of "+p.Name+", most", float64(p.Peak)/(1<<20), "MiB")
 			if p.Grown != 0 {
 				add("RSS of "+p.Name+" a connection", p.Grown/(1<<10), "KiB")
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,7 @@ type runner struct {
 
 const (
 	spareFiles = 64                     // of this process, besides its connections
+	busy       = 0.8                    // the share of a core above which the one goroutine may be what is measured
 	hurry      = 2 * time.Second        // for what is on its way when a run is interrupted
 	settle     = 300 * time.Millisecond // between the last connection and the first message: counts of the room are pushed then
 )
@@ -180,32 +182,71 @@ func (r *runner) read(of []Process) (reading, error) {
 	}
 	processes, err := usages(of)
 	if errors.Is(err, errEnded) {
-		r.report.Faults = append(r.report.Faults, err.Error())
+		if !slices.Contains(r.report.Faults, err.Error()) {
+			r.report.Faults = append(r.report.Faults, err.Error())
+		}
 	} else if err != nil {
 		return reading{}, err
 	}
 	return reading{r.loop.now(), processes, own}, nil
 }
 
-// use is what was used between two readings.
-func use(of []Process, before, after reading, deliveries int64) Use {
+// watch is what processes use from a moment on. Who makes one ends it.
+type watch struct {
+	runner *runner
+	of     []Process
+	before reading
+	end    func() (most []int64)
+}
+
+func (r *runner) watch(of []Process) (*watch, error) {
+	before, err := r.read(of)
+	if err != nil {
+		return nil, err
+	}
+	return &watch{r, of, before, peaks(of, time.Second)}, nil
+}
+
+// use is what was used until now; the deliveries were done by then, and all that was sent, at the moment done.
+func (w *watch) use(deliveries int64, done time.Duration) (Use, error) {
+	most := w.end()
+	after, err := w.runner.read(w.of)
+	if err != nil {
+		return Use{}, err
+	}
 	each := func(cpu time.Duration) float64 {
 		if deliveries == 0 {
 			return 0
 		}
 		return cpu.Seconds() * 1e6 / float64(deliveries)
 	}
-	own, wall := after.own-before.own, after.at-before.at
-	u := Use{Generator: own.Seconds(), GenEach: each(own), Wall: wall.Seconds(), GenShare: own.Seconds() / max(wall.Seconds(), 1e-9)}
-	if before.processes == nil || after.processes == nil {
-		return u
+	own := after.own - w.before.own
+	u := Use{
+		Generator: own.Seconds(), GenEach: each(own), Wall: (after.at - w.before.at).Seconds(),
+		// A wait for what does not come is no leisure.
+		GenShare: own.Seconds() / max((done-w.before.at).Seconds(), 1e-9),
+	}
+	if u.GenShare > busy {
+		w.runner.note("the load tool has used %.0f %% of a core: times may be its own", 100*u.GenShare)
+	}
+	if w.before.processes == nil || after.processes == nil {
+		return u, nil
 	}
 	var all time.Duration
-	for i, p := range of {
-		cpu := after.processes[i].cpu - before.processes[i].cpu
-		all += cpu
-		u.Processes = append(u.Processes, ProcessUse{Name: p.Name, CPU: cpu.Seconds(), Each: each(cpu), RSS: after.processes[i].rss})
+	for i, p := range w.of {
+		was, is := w.before.processes[i], after.processes[i]
+		all += is.cpu - was.cpu
+		u.Processes = append(u.Processes, ProcessUse{
+			Name: p.Name, CPU: (is.cpu - was.cpu).Seconds(), Each: each(is.cpu - was.cpu), RSS: is.rss, Peak: max(most[i], was.rss, is.rss),
+		})
 	}
 	u.CPU, u.Each = all.Seconds(), each(all)
-	return u
+	return u, nil
+}
+
+// note adds a sentence to the report, once.
+func (r *runner) note(format string, args ...any) {
+	if s := fmt.Sprintf(format, args...); !slices.Contains(r.report.Notes, s) {
+		r.report.Notes = append(r.report.Notes, s)
+	}
 }

@@ -111,24 +111,25 @@ func (r *runner) idle(ctx context.Context) error {
 	if err := r.connect(ctx, r.o.Connections, func(int) contract.RoomID { return 0 }); err != nil {
 		return err
 	}
-	held, err := r.read(r.o.Processes)
+	w, err := r.watch(r.o.Processes)
 	if err != nil {
 		return err
 	}
+	defer w.end()
 	l := r.loop
 	l.each = func() { r.say("%d of %d connections are up, %d pings answered", l.up, len(l.conns), l.totals.pings) }
 	defer func() { l.each = nil }()
-	if err := l.run(held.at+r.o.For, func() bool { return ctx.Err() != nil }); err != nil {
+	if err := l.run(w.before.at+r.o.For, func() bool { return ctx.Err() != nil }); err != nil {
 		return err
 	}
-	after, err := r.read(r.o.Processes)
+	used, err := w.use(0, l.now())
 	if err != nil {
 		return err
 	}
-	stay := &Stay{Held: (after.at - held.at).Seconds(), Up: l.up, Use: use(r.o.Processes, held, after, 0)}
-	for i := range stay.Use.Processes {
-		if before.processes != nil && l.up > 0 {
-			stay.Use.Processes[i].Grown = float64(after.processes[i].rss-before.processes[i].rss) / float64(l.up)
+	stay := &Stay{Held: used.Wall, Up: l.up, Use: used}
+	for i := range used.Processes {
+		if p := &used.Processes[i]; before.processes != nil && l.up > 0 {
+			p.Grown = float64(p.RSS-before.processes[i].rss) / float64(l.up)
 		}
 	}
 	r.report.Idle = stay
@@ -145,10 +146,11 @@ func (r *runner) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before, err := r.read(r.o.Processes)
+	w, err := r.watch(r.o.Processes)
 	if err != nil {
 		return err
 	}
+	defer w.end()
 	rounds, l := &Rounds{Users: len(r.accounts)}, r.loop
 	r.report.Churn = rounds
 	for end := l.now() + r.o.For; ctx.Err() == nil && (len(rounds.Rounds) == 0 || l.now() < end); {
@@ -178,12 +180,8 @@ func (r *runner) churn(ctx context.Context) error {
 			break
 		}
 	}
-	after, err := r.read(r.o.Processes)
-	if err != nil {
-		return err
-	}
-	rounds.Use = use(r.o.Processes, before, after, 0)
-	return nil
+	rounds.Use, err = w.use(0, l.now())
+	return err
 }
 
 // counted is how many seconds it takes until the server counts so many in the room, -1 if that is longer than
