@@ -375,7 +375,7 @@ func (l *loop) closeAll() {
 
 // catchUp has the silent ones read what waits for them until hardly anything comes any more, and answers how many find
 // that the server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
-func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err error) {
+func (l *loop) catchUp(silent []*conn, patience time.Duration, stop func() bool) (ended int, err error) {
 	const (
 		quiet = 300 * time.Millisecond
 		pings = 64 // bytes a connection that come then to one who has caught up
@@ -390,9 +390,9 @@ func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err e
 		}
 	}
 	open := func(c *conn) bool { return c.state != closed }
-	for end, before := l.now()+patience, -1; (before < 0 || l.caught-before > pings*len(silent)) && l.now() < end; {
+	for end, before := l.now()+patience, -1; (before < 0 || l.caught-before > pings*len(silent)) && l.now() < end && !stop(); {
 		before = l.caught
-		if err := l.run(min(end, l.now()+quiet), func() bool { return !slices.ContainsFunc(silent, open) }); err != nil {
+		if err := l.run(min(end, l.now()+quiet), func() bool { return stop() || !slices.ContainsFunc(silent, open) }); err != nil {
 			return 0, err
 		}
 	}

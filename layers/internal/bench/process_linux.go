@@ -124,6 +124,18 @@ func parseStat(content []byte, pageSize int) (parent int, u usage, ok bool) {
 	return parent, u, ok
 }
 
+// heldByKernel is how many bytes the kernel may hold for a connection that is not read, by default (tcp(7), tcp_wmem).
+func heldByKernel() int64 {
+	const usual = 4 << 20
+	content, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_wmem")
+	if fields := strings.Fields(string(content)); len(fields) == 3 {
+		if most, err := strconv.ParseInt(fields[2], 10, 64); err == nil {
+			return most
+		}
+	}
+	return usual
+}
+
 // ownCPU is what this process has used, without its children.
 func ownCPU() (time.Duration, error) {
 	var r unix.Rusage

@@ -154,7 +154,7 @@ func TestCatchUp(t *testing.T) {
 	if l.caught != 0 {
 		t.Fatalf("%d bytes were read before", l.caught)
 	}
-	ended, err := l.catchUp(l.conns, 10*time.Second)
+	ended, err := l.catchUp(l.conns, 10*time.Second, func() bool { return false })
 	if err != nil || ended != 1 || l.totals.faults() != 0 {
 		t.Errorf("%d have ended, %v; errors %v, closes %v", ended, err, l.totals.errors, l.totals.closes)
 	}

@@ -86,6 +86,7 @@ type Phase struct {
 	FrameBytes   int     `json:"frame_bytes"`
 	Silent       int     `json:"silent,omitempty"`        // members who never read
 	SilentClosed int     `json:"silent_closed,omitempty"` // of whom the server has closed
+	SilentBytes  int64   `json:"silent_bytes,omitempty"`  // that each would have got, about
 	Use          Use     `json:"use"`
 }
 
@@ -201,6 +202,7 @@ func (r *Report) metrics() []metric {
 		if p.Silent > 0 {
 			add("members who never read", float64(p.Silent), "")
 			add("of whom the server closed", float64(p.SilentClosed), "")
+			add("sent to each of them, about", float64(p.SilentBytes)/(1<<20), "MiB")
 		}
 		use(p.Use, true)
 	}
@@ -213,6 +215,9 @@ func (r *Report) metrics() []metric {
 	add("pings answered", float64(r.Connections.Answers), "")
 	for _, p := range r.Phases {
 		phase(p)
+	}
+	if r.Scenario == Slow && len(r.Phases) == 2 && r.Phases[0].Delivery.P99 > 0 && r.Phases[1].Delivery.Count > 0 {
+		add("delivery p99 beside them / without", r.Phases[1].Delivery.P99/r.Phases[0].Delivery.P99, "×")
 	}
 	if i := r.Idle; i != nil {
 		group = Idle
@@ -378,6 +383,20 @@ func (r *Report) judgePhase(p *Phase) {
 	if !r.Interrupted {
 		r.fault(p.Due-p.Sent, "%s: %d of %d messages were not sent in time", p.Name, p.Due-p.Sent, p.Due)
 	}
+}
+
+// judgeSilent adds that nobody was found slow: beside them, others have shown nothing.
+func (r *Report) judgeSilent(p *Phase, heldByKernel int64) {
+	if p.SilentClosed > 0 || p.Silent == 0 {
+		return
+	}
+	mib := func(bytes int64) string { return amount(float64(bytes)/(1<<20), "MiB") }
+	s := fmt.Sprintf("%s: the server closed none of %d members who never read; about %s were sent to each, and the kernel may hold %s",
+		p.Name, p.Silent, mib(p.SilentBytes), mib(heldByKernel))
+	if p.SilentBytes < 2*heldByKernel {
+		s += ": too little for anybody to be slow, send more (--for, --rate, --size)"
+	}
+	r.Faults = append(r.Faults, s)
 }
 
 // judgeConnections adds what went wrong with connections.

@@ -57,6 +57,41 @@ func TestReportFaults(t *testing.T) {
 	}
 }
 
+func TestReportOfSilent(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name           string
+		silent, closed int
+		bytes          int64
+		want           string // "" for none
+	}{
+		{"all closed", 3, 3, mib, ""},
+		{"one closed", 3, 1, mib, ""},
+		{"none came up", 0, 0, mib, ""},
+		{"too little", 3, 0, mib / 2, "none of 3 members who never read; about 0.500 MiB were sent to each, and the kernel may hold 4 MiB: too little for anybody to be slow"},
+		{"much", 3, 0, 9 * mib, "about 9 MiB were sent to each, and the kernel may hold 4 MiB"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &Report{Scenario: Slow, Phases: []*Phase{
+				{Name: "all read", Delivery: Latency{Count: 1, P99: 2}},
+				{Name: "some", Delivery: Latency{Count: 1, P99: 3}, Silent: c.silent, SilentClosed: c.closed, SilentBytes: c.bytes},
+			}}
+			r.judgeSilent(r.Phases[1], 4*mib)
+			err := r.err()
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "too little") != (c.bytes < 8*mib) {
+				t.Errorf("got %v", err)
+			}
+			var out strings.Builder
+			if err := r.print(&out); err != nil || !slices.Contains(lines(out.String()), "delivery p99 beside them / without 1.50 ×") {
+				t.Errorf("%v: no ratio in\n%s", err, &out)
+			}
+		})
+	}
+}
+
 func TestReportIsKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.json")
 	if err := sample().save(path); err != nil {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -93,12 +94,17 @@ func (r *runner) slow(ctx context.Context) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
+	silent := slices.DeleteFunc(slices.Clone(r.loop.conns[n:]), func(c *conn) bool { return c.state != up })
 	p, err := phase("some never read")
 	if err != nil {
 		return err
 	}
-	p.Silent = r.o.Silent
-	p.SilentClosed, err = r.loop.catchUp(r.loop.conns[n:], max(r.o.Drain, time.Second))
+	p.Silent, p.SilentBytes = len(silent), int64(p.FrameBytes)*(p.Sent-p.Refused)
+	stop := func() bool { return ctx.Err() != nil }
+	p.SilentClosed, err = r.loop.catchUp(silent, r.patience(ctx, max(r.o.Drain, time.Second)), stop)
+	if err == nil && !stop() {
+		r.report.judgeSilent(p, heldByKernel())
+	}
 	return err
 }
 
