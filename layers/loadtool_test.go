@@ -134,6 +134,16 @@ func TestBench(t *testing.T) {
 			t.Errorf("%v: %+v", err, report.Phases)
 		}
 	})
+	t.Run("session ended", func(t *testing.T) {
+		user := testclient.Register(t, system.api(), "ending-0001")
+		report, err := loaded(t, ctx, system, func(o *BenchOptions) {
+			o.Scenario, o.Connections, o.For, o.UserPrefix, o.Password = bench.Idle, 3, 5*time.Second, "ending-", "secret-password"
+			time.AfterFunc(4*time.Second, func() { _, _, _ = user.Try("DELETE", "/v1/sessions", nil) }) // all but its own
+		})
+		if err == nil || !strings.Contains(err.Error(), "1 connections ended: close 4001") || report.Idle.Up != 2 || report.Idle.Mute != 0 {
+			t.Errorf("%v: %+v", err, report.Idle)
+		}
+	})
 	t.Run("interrupted", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		began := time.Now()

@@ -153,7 +153,7 @@ func TestFeedSplit(t *testing.T) {
 			} {
 				session = append(session, b...)
 			}
-			closing := map[string]int{"end of stream": 1}
+			closing := map[string]int{"end of stream after rate_limited": 1}
 			if transport == WebSocket {
 				session = wire.AppendControl(session, opcodePing, []byte("p"))
 				session = wire.AppendControl(session, opcodeClose, wire.ClosePayload(4003, "slow"))

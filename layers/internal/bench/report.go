@@ -115,7 +115,8 @@ type ProcessUse struct {
 // Stay is how connections were held.
 type Stay struct {
 	Held float64 `json:"held_s"`
-	Up   int     `json:"up"` // at the end
+	Up   int     `json:"up"`   // at the end
+	Mute int     `json:"mute"` // of whom have not answered a ping then
 	Use  Use     `json:"use"`
 }
 
@@ -223,6 +224,7 @@ func (r *Report) metrics() []metric {
 		group = Idle
 		add("held", i.Held, "s")
 		add("up at the end", float64(i.Up), "")
+		add("of whom did not answer a ping", float64(i.Mute), "")
 		use(i.Use, false)
 	}
 	if c := r.Churn; c != nil {
@@ -369,6 +371,9 @@ func (r *Report) judge() {
 	}
 	if r.Reference != nil {
 		r.judgePhase(r.Reference)
+	}
+	if i := r.Idle; i != nil && !r.Interrupted {
+		r.fault(int64(i.Mute), "%d of %d connections that were up did not answer a ping at the end", i.Mute, i.Up)
 	}
 }
 

@@ -108,7 +108,7 @@ func (r *runner) slow(ctx context.Context) error {
 	return err
 }
 
-// idle connects and stays.
+// idle connects, stays, and asks who is still served.
 func (r *runner) idle(ctx context.Context) error {
 	before, err := r.read(r.o.Processes)
 	if err != nil {
@@ -132,14 +132,18 @@ func (r *runner) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stay := &Stay{Held: used.Wall, Up: l.up, Use: used}
+	stay := &Stay{Held: used.Wall, Use: used}
 	for i := range used.Processes {
 		if p := &used.Processes[i]; before.processes != nil && l.up > 0 {
 			p.Grown = float64(p.RSS-before.processes[i].rss) / float64(l.up)
 		}
 	}
 	r.report.Idle = stay
-	return nil
+	if ctx.Err() == nil { // a connection may be up for the kernel and forgotten by the server
+		stay.Mute, err = l.ask(max(r.o.Drain, time.Second), func() bool { return ctx.Err() != nil })
+	}
+	stay.Up = l.up
+	return err
 }
 
 // churn has all connections come, and go at once, until the time is over; once at least.

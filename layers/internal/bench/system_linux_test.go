@@ -196,6 +196,55 @@ func interruptAtPing(f *fakeSystem, interrupt func()) {
 	}
 }
 
+// TestIdleForLong has connections that are pinged a hundred times each; the system ends one and forgets another.
+func TestIdleForLong(t *testing.T) {
+	const pings = 100
+	var answers [3]int
+	f := new(fakeSystem)
+	f.packet = func(conn int, op wire.Op) ([]byte, bool) {
+		switch {
+		case op == wire.OpPong && answers[conn] < pings-1:
+			answers[conn]++
+			return server(TCP, `{"op":10}`), true
+		case op == wire.OpPong && conn == 1:
+			return server(TCP, `{"op":21,"code":"session_ended","message":"m"}`), false
+		case op == wire.OpPing && answers[conn] == 0:
+			return append(server(TCP, `{"op":11}`), server(TCP, `{"op":10}`)...), true
+		case op == wire.OpPing && conn == 0:
+			return server(TCP, `{"op":11}`), true
+		}
+		return nil, true
+	}
+	f.start(t)
+	report, out, err := f.bench(t, t.Context(), func(o *Options) { o.For, o.Drain = 3*time.Second, time.Second })
+	if err == nil || report.Connections.Answers != 3*pings || report.Idle.Up != 2 || report.Idle.Mute != 1 {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"1 connections ended: end of stream after session_ended", "1 of 2 connections that were up did not answer a ping at the end"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %q, want %q", err, want)
+		}
+	}
+}
+
+// TestSilentNotUp: a silent member who could not enter has not been closed as slow.
+func TestSilentNotUp(t *testing.T) {
+	f := new(fakeSystem)
+	f.packet = func(conn int, op wire.Op) ([]byte, bool) {
+		if op == wire.OpPing && conn < 3 {
+			return server(TCP, `{"op":11}`), true
+		}
+		return nil, true
+	}
+	f.start(t)
+	report, out, err := f.bench(t, t.Context(), func(o *Options) {
+		o.Scenario, o.Members, o.Senders, o.Silent, o.Drain = Slow, 2, 1, 2, time.Second
+	})
+	if p := report.Phases; len(p) != 2 || p[1].Silent != 1 || p[1].SilentClosed != 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestFailedCallKeepsReport: what was measured before a call failed is told, with the failure among its faults.
 func TestFailedCallKeepsReport(t *testing.T) {
 	f := new(fakeSystem)
