@@ -8,6 +8,26 @@ import (
 	"time"
 )
 
+// TestFit: who wants more connections than a process may have is told how to make them with several.
+func TestFit(t *testing.T) {
+	if err := fit(936, 1000); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		connections, files int
+		want               string
+	}{
+		{937, 1000, "937 connections: this process may have 936 at most, since ulimit -n is 1000: raise it, or run 2 processes at once, each with its part of the connections, another --user-prefix, and --sources 2 or more"},
+		{2809, 1000, "run 4 processes at once"},
+		{1, 64, "raise ulimit -n, which is 64"},
+	} {
+		var usage *UsageError
+		if err := fit(c.connections, c.files); !errors.As(err, &usage) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%d connections, %d files: got %v, want %q", c.connections, c.files, err, c.want)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for _, c := range []struct {
 		name   string

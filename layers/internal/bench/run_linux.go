@@ -43,8 +43,8 @@ func run(ctx context.Context, o Options, progress io.Writer) (report *Report, er
 	if err != nil {
 		return nil, err
 	}
-	if most := files - spareFiles; o.connections() > most {
-		return nil, &UsageError{fmt.Errorf("%d connections: this process may have %d at most (ulimit -n is %d)", o.connections(), most, files)}
+	if err := fit(o.connections(), files); err != nil {
+		return nil, err
 	}
 	if _, err := usages(o.Processes); err != nil {
 		return nil, &UsageError{fmt.Errorf("--pid: %w", err)}
@@ -75,6 +75,20 @@ func run(ctx context.Context, o Options, progress io.Writer) (report *Report, er
 	c.Failed, c.Answers, c.Errors, c.Closes, c.Dial = t.failed, t.pings, t.errors, t.closes, r.loop.dials.latency()
 	r.report.judge()
 	return r.report, nil
+}
+
+// fit fails if a process that may have so many files open cannot have the connections.
+func fit(connections, files int) error {
+	most := files - spareFiles
+	if connections <= most {
+		return nil
+	}
+	if most <= 0 {
+		return &UsageError{fmt.Errorf("%d connections: raise ulimit -n, which is %d", connections, files)}
+	}
+	processes := (connections + most - 1) / most
+	return &UsageError{fmt.Errorf("%d connections: this process may have %d at most, since ulimit -n is %d: raise it, or run %d processes at once, "+
+		"each with its part of the connections, another --user-prefix, and --sources %d or more", connections, most, files, processes, processes)}
 }
 
 // writable fails if the file for the report could not be written: to know that after the run is too late.
