@@ -40,6 +40,10 @@ func TestOptions(t *testing.T) {
 		{"no password", func(o *Options) { o.Password = "" }, "--password: too short: want 6 characters or more"},
 		{"rate", func(o *Options) { o.Rate = -1 }, "--rate: -1: want more than 0"},
 		{"rate and time", func(o *Options) { o.Rate, o.For = 1e6, time.Hour }, "--rate"},
+		{"more than can be kept", func(o *Options) { o.Members, o.Rate, o.For = 10_000, 1000, time.Hour }, "--rate: 1000: want less, or a shorter --for"},
+		{"much in many rooms", func(o *Options) {
+			o.Scenario, o.Rooms, o.Members, o.Rate, o.For = Rooms, 1000, 10, 1000, time.Hour
+		}, ""},
 		{"size", func(o *Options) { o.Size = 10 }, "--size: 10: want 44 to 16384"},
 		{"members", func(o *Options) { o.Members = 0 }, "--members: 0: want 1 to 1000000"},
 		{"senders", func(o *Options) { o.Senders = 200 }, "--senders: 200: want 1 to 100"},
