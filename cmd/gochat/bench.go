@@ -134,7 +134,7 @@ func messageFlags(f *pflag.FlagSet, o *layers.BenchOptions) {
 }
 
 func usersFlag(f *pflag.FlagSet, o *layers.BenchOptions) {
-	f.IntVar(&o.Users, "users", o.Users, "users who share the connections; 0 is one each, 1000 at most")
+	f.IntVar(&o.Users, "users", o.Users, "users who share the connections; 0 is one each, 1000 at most. The server counts users: to have churn check its count of every connection, give as many")
 }
 
 func referenceFlag(f *pflag.FlagSet, o *layers.BenchOptions) {

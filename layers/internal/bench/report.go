@@ -230,6 +230,7 @@ func (r *Report) metrics() []metric {
 	if c := r.Churn; c != nil {
 		group = Churn
 		add("rounds", float64(len(c.Rounds)), "")
+		add("users that are counted", float64(c.Users), "")
 		of := func(name, unit string, pick func(Round) float64) {
 			if values := c.sorted(pick); len(values) > 0 {
 				add(name+", median", values[len(values)/2], unit)

@@ -161,6 +161,9 @@ func (r *runner) churn(ctx context.Context) error {
 		return err
 	}
 	defer w.end()
+	if n := len(r.accounts); n < r.o.Connections {
+		r.note("the server counts users: with %d for %d connections its count is right once the first of each has come, and the last of each has gone", n, r.o.Connections)
+	}
 	rounds, l := &Rounds{Users: len(r.accounts)}, r.loop
 	r.report.Churn = rounds
 	for end := l.now() + r.o.For; ctx.Err() == nil && (len(rounds.Rounds) == 0 || l.now() < end); {

@@ -227,6 +227,22 @@ func TestIdleForLong(t *testing.T) {
 	}
 }
 
+// TestChurnOfSharedUsers: what the server counts are users, which is told where they are fewer than the connections.
+func TestChurnOfSharedUsers(t *testing.T) {
+	const note = "the server counts users: with 2 for 3 connections"
+	for _, users := range []int{2, 3} {
+		f := new(fakeSystem)
+		f.routes = map[string]http.HandlerFunc{"GET /v1/rooms/5/online": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `{"count":%d}`, min(f.online.Load(), int64(users)))
+		}}
+		f.start(t)
+		_, out, err := f.bench(t, t.Context(), func(o *Options) { o.Scenario, o.Users = Churn, users })
+		if err != nil || strings.Contains(out, note) != (users == 2) {
+			t.Errorf("%d users: %v\n%s", users, err, out)
+		}
+	}
+}
+
 // TestSilentNotUp: a silent member who could not enter has not been closed as slow.
 func TestSilentNotUp(t *testing.T) {
 	f := new(fakeSystem)
