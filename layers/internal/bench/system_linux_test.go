@@ -243,6 +243,20 @@ func TestChurnOfSharedUsers(t *testing.T) {
 	}
 }
 
+// TestNoRedirect: a password goes nowhere but to the address that was judged.
+func TestNoRedirect(t *testing.T) {
+	other := new(fakeSystem)
+	other.start(t)
+	f := &fakeSystem{routes: map[string]http.HandlerFunc{"POST /v1/login": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.api+"/v1/login", http.StatusTemporaryRedirect)
+	}}}
+	f.start(t)
+	o := f.options(t)
+	if err := Run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "307") || other.loggedIn.Load() > 0 {
+		t.Errorf("got %v, and %d logins elsewhere", err, other.loggedIn.Load())
+	}
+}
+
 // TestSilentNotUp: a silent member who could not enter has not been closed as slow.
 func TestSilentNotUp(t *testing.T) {
 	f := new(fakeSystem)
