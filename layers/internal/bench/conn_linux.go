@@ -392,6 +392,15 @@ func (l *loop) closeAll() {
 	}
 }
 
+// hum has the silent ones say that they are there, since they answer no pings: they are to be slow, not dead.
+func (l *loop) hum() {
+	for _, c := range l.conns {
+		if c.deaf() && l.transport == WebSocket { // nobody pings by tcp for an answer
+			l.emit(c, opcodePong, nil)
+		}
+	}
+}
+
 // catchUp has the silent ones read what waits for them until hardly anything comes any more, and answers how many find
 // that the server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
 func (l *loop) catchUp(silent []*conn, patience time.Duration, stop func() bool) (ended int, err error) {

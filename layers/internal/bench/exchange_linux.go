@@ -64,6 +64,7 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 		r.say("%s: sent %d, received %d/s, p50 %.2f ms, p99 %.2f ms, errors %d", e.name, m.sent, m.received-receivedBefore,
 			float64(m.delivery.ValueAtQuantile(50))/1e6, float64(m.delivery.ValueAtQuantile(99))/1e6, l.totals.faults())
 		receivedBefore = m.received
+		l.hum()
 	}
 	defer func() { l.meter, l.each = nil, nil }()
 

@@ -265,11 +265,11 @@ func (s *referenceServer) admit(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
 	}
-	if err := writeWhole(fd, answer); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := writeWhole(fd, answer); err != nil { // with mu: who has it is in the group
+		return err
+	}
 	s.groups[group] = append(s.groups[group], fd)
 	return nil
 }
