@@ -246,6 +246,7 @@ func TestUnsent(t *testing.T) {
 
 // TestShareOfCore: while the loop waits for what has been lost, it is not at leisure.
 func TestShareOfCore(t *testing.T) {
+	t.Parallel()
 	l, _ := newTestLoop(t, TCP, 1)
 	r := &runner{o: Options{Transport: TCP, Rate: 500, Size: 120, Drain: 2 * time.Second}, progress: io.Discard, loop: l, report: &Report{}}
 	groups := []audience{{l.conns, l.conns, roomHead(1)}}

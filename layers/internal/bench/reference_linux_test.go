@@ -172,6 +172,7 @@ func TestReferenceAdmits(t *testing.T) {
 
 // TestHum: a silent websocket says now and then that it is there, as it does not answer pings.
 func TestHum(t *testing.T) {
+	t.Parallel()
 	l, ends := newTestLoop(t, WebSocket, 2)
 	l.conns[1].silent = true
 	r := &runner{o: Options{Transport: WebSocket, Rate: 1, Size: 120}, progress: io.Discard, loop: l, report: &Report{}}
@@ -204,6 +205,9 @@ func TestCatchUp(t *testing.T) {
 	}
 	if l.caught != 0 {
 		t.Fatalf("%d bytes were read before", l.caught)
+	}
+	if ended, err := l.catchUp(l.conns, 10*time.Second, func() bool { return true }); err != nil || ended != 0 {
+		t.Errorf("it does not stop when it is told to: %d have ended, %v", ended, err)
 	}
 	ended, err := l.catchUp(l.conns, 10*time.Second, func() bool { return false })
 	if err != nil || ended != 1 || l.totals.faults() != 0 {

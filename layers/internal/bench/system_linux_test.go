@@ -117,6 +117,7 @@ func (f *fakeSystem) bench(t *testing.T, ctx context.Context, change func(*Optio
 
 // TestInterrupted: wherever a run is, its end by a signal is soon and leaves a report that says so and finds no fault.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*Options)
 		system func(*fakeSystem, func()) // calls the other when it is time to interrupt
@@ -159,6 +160,7 @@ func TestInterrupted(t *testing.T) {
 		"draining": {func(o *Options) { o.Scenario, o.Members, o.Senders, o.For = Fanout, 3, 1, minDuration }, interruptAtPing, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			f := new(fakeSystem)
@@ -198,6 +200,7 @@ func interruptAtPing(f *fakeSystem, interrupt func()) {
 
 // TestIdleForLong has connections that are pinged a hundred times each; the system ends one and forgets another.
 func TestIdleForLong(t *testing.T) {
+	t.Parallel()
 	const pings = 100
 	var answers [3]int
 	f := new(fakeSystem)
@@ -229,6 +232,7 @@ func TestIdleForLong(t *testing.T) {
 
 // TestChurnOfSharedUsers: what the server counts are users, which is told where they are fewer than the connections.
 func TestChurnOfSharedUsers(t *testing.T) {
+	t.Parallel()
 	const note = "the server counts users: with 2 for 3 connections"
 	for _, users := range []int{2, 3} {
 		f := new(fakeSystem)
@@ -245,6 +249,7 @@ func TestChurnOfSharedUsers(t *testing.T) {
 
 // TestNoRedirect: a password goes nowhere but to the address that was judged.
 func TestNoRedirect(t *testing.T) {
+	t.Parallel()
 	other := new(fakeSystem)
 	other.start(t)
 	f := &fakeSystem{routes: map[string]http.HandlerFunc{"POST /v1/login": func(w http.ResponseWriter, r *http.Request) {
@@ -259,6 +264,7 @@ func TestNoRedirect(t *testing.T) {
 
 // TestSilentNotUp: a silent member who could not enter has not been closed as slow.
 func TestSilentNotUp(t *testing.T) {
+	t.Parallel()
 	f := new(fakeSystem)
 	f.packet = func(conn int, op wire.Op) ([]byte, bool) {
 		if op == wire.OpPing && conn < 3 {
@@ -277,6 +283,7 @@ func TestSilentNotUp(t *testing.T) {
 
 // TestFailedCallKeepsReport: what was measured before a call failed is told, with the failure among its faults.
 func TestFailedCallKeepsReport(t *testing.T) {
+	t.Parallel()
 	f := new(fakeSystem)
 	f.routes = map[string]http.HandlerFunc{"GET /v1/rooms/5/online": func(w http.ResponseWriter, _ *http.Request) {
 		if f.accepted.Load() > 3 { // in the second round
@@ -294,6 +301,7 @@ func TestFailedCallKeepsReport(t *testing.T) {
 
 // TestNotWritable: a report that could not be kept is no reason to make load for it.
 func TestNotWritable(t *testing.T) {
+	t.Parallel()
 	f := new(fakeSystem)
 	f.start(t)
 	o := f.options(t)
@@ -310,6 +318,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") 
 
 // TestSavedThoughNotPrinted: nobody who reads the table is no reason to lose the file.
 func TestSavedThoughNotPrinted(t *testing.T) {
+	t.Parallel()
 	f := new(fakeSystem)
 	f.start(t)
 	o := f.options(t)
