@@ -94,9 +94,12 @@ func TestBench(t *testing.T) {
 				report, err := loaded(t, ctx, system, func(o *BenchOptions) {
 					o.Scenario, o.Transport, o.Members, o.Silent, o.Size = bench.Slow, transport, 20, 5, 8<<10
 				})
-				clean(t, report, err, 20*100)
-				if len(report.Phases) != 2 || report.Phases[1].Silent != 5 {
-					t.Errorf("got %d phases", len(report.Phases))
+				if err == nil || !strings.Contains(err.Error(), "none of 5 members who never read") || !strings.Contains(err.Error(), "too little") {
+					t.Errorf("got %v, though the kernel holds what is sent to each", err)
+				}
+				clean(t, report, nil, 20*100)
+				if len(report.Phases) != 2 || len(report.Faults) != 1 {
+					t.Errorf("got %d phases, %v", len(report.Phases), report.Faults)
 				}
 			})
 			t.Run(bench.Idle, func(t *testing.T) {
@@ -122,6 +125,25 @@ func TestBench(t *testing.T) {
 			})
 		})
 	}
+	t.Run("closed as slow", func(t *testing.T) {
+		report, err := loaded(t, ctx, system, func(o *BenchOptions) {
+			o.Scenario, o.Transport, o.Members, o.Senders, o.Silent, o.Size = bench.Slow, bench.TCP, 6, 6, 2, 16<<10
+			o.For, o.Rate = 2*time.Second, 200 // more than the kernel and the queue of a connection hold
+		})
+		if err != nil || len(report.Phases) != 2 || report.Phases[1].SilentClosed != 2 {
+			t.Errorf("%v: %+v", err, report.Phases)
+		}
+	})
+	t.Run("session ended", func(t *testing.T) {
+		user := testclient.Register(t, system.api(), "ending-0001")
+		report, err := loaded(t, ctx, system, func(o *BenchOptions) {
+			o.Scenario, o.Connections, o.For, o.UserPrefix, o.Password = bench.Idle, 3, 5*time.Second, "ending-", "secret-password"
+			time.AfterFunc(4*time.Second, func() { _, _, _ = user.Try("DELETE", "/v1/sessions", nil) }) // all but its own
+		})
+		if err == nil || !strings.Contains(err.Error(), "1 connections ended: close 4001") || report.Idle.Up != 2 || report.Idle.Mute != 0 {
+			t.Errorf("%v: %+v", err, report.Idle)
+		}
+	})
 	t.Run("interrupted", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		began := time.Now()

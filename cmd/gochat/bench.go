@@ -40,8 +40,8 @@ It ends with 0 if nothing was lost and nothing went wrong, with 1 if not, and wi
 		{"fanout", "A few senders in one room of many", []func(*pflag.FlagSet, *layers.BenchOptions){memberFlags, messageFlags, usersFlag, referenceFlag}},
 		{"rooms", "Many rooms, with a few senders each", []func(*pflag.FlagSet, *layers.BenchOptions){roomsFlag, memberFlags, messageFlags, usersFlag, referenceFlag}},
 		{"private", "Pairs that write to each other", []func(*pflag.FlagSet, *layers.BenchOptions){pairsFlag, messageFlags, referenceFlag}},
-		{"idle", "Connections that stay", []func(*pflag.FlagSet, *layers.BenchOptions){connectionsFlag, usersFlag}},
-		{"churn", "Connections that come, and go at once", []func(*pflag.FlagSet, *layers.BenchOptions){connectionsFlag, usersFlag}},
+		{"idle", "Connections that stay; at the end each must answer a ping", []func(*pflag.FlagSet, *layers.BenchOptions){connectionsFlag, usersFlag}},
+		{"churn", "Connections that come, and go at once; the server's count is checked, which is of users", []func(*pflag.FlagSet, *layers.BenchOptions){connectionsFlag, usersFlag}},
 		{"slow", "A room without, then with members who never read", []func(*pflag.FlagSet, *layers.BenchOptions){memberFlags, silentFlag, messageFlags, usersFlag}},
 	} {
 		cmd.AddCommand(scenarioCommand(s.name, s.short, s.declare))

@@ -39,8 +39,11 @@ const (
 func newREST(base string, logins int) *rest {
 	return &rest{
 		base: strings.TrimRight(base, "/"),
-		// No proxy: it might lead away from the address that was judged.
-		client: &http.Client{Timeout: callTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: logins}},
+		// No proxy and no redirect: they might lead away from the address that was judged.
+		client: &http.Client{
+			Timeout: callTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: logins},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
 }
 

@@ -3,6 +3,8 @@ package bench
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -43,7 +45,13 @@ func compare(a, b *Report, w io.Writer) error {
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "\tA\tB\tB/A\n")
-	fmt.Fprintf(t, "scenario\t%s %s\t%s %s\t\n", a.Scenario, a.Transport, b.Scenario, b.Transport)
+	fmt.Fprintf(t, "scenario\t%s\t%s\t\n", a.title(), b.title())
+	loads := maps.Clone(a.Load)
+	maps.Copy(loads, b.Load)
+	for _, name := range slices.Sorted(maps.Keys(loads)) {
+		fmt.Fprintf(t, "  %s\t%s\t%s\t\n", name, loadCell(a, name), loadCell(b, name))
+	}
+	fmt.Fprintf(t, "  faults\t%d\t%d\t\n", len(a.Faults), len(b.Faults))
 	groups := make(map[string]bool)
 	var names []string
 	for _, k := range order {
@@ -63,6 +71,17 @@ func compare(a, b *Report, w io.Writer) error {
 		}
 	}
 	return t.Flush()
+}
+
+// loadCell is one option of a report that has been JSON: its numbers are float64.
+func loadCell(r *Report, name string) string {
+	v, there := r.Load[name]
+	if number, is := v.(float64); is {
+		return amount(number, "")
+	} else if !there {
+		return "-"
+	}
+	return fmt.Sprint(v)
 }
 
 func cell(v *float64, unit string) string {

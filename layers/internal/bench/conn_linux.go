@@ -28,8 +28,10 @@ type conn struct {
 	id     int // in loop.conns
 	fd     int
 	state  state
-	silent bool // does not read once it is up, and nobody counts what it is sent
-	caught bool // a silent one that reads after all, for the end of its connection
+	silent bool   // does not read once it is up, and nobody counts what it is sent
+	asked  bool   // has not answered a ping
+	said   string // the code word, if the last frame was an error
+	caught bool   // a silent one that reads after all, for the end of its connection
 	inbox  inbox
 	began  time.Duration
 	peer   *peer
@@ -88,7 +90,7 @@ func (l *loop) open(patience time.Duration, stop func() bool) error {
 }
 
 func (l *loop) dial(c *conn) {
-	c.began, c.state, c.rest, c.unsent = l.now(), dialling, c.rest[:0], c.unsent[:0]
+	c.began, c.state, c.said, c.rest, c.unsent = l.now(), dialling, "", c.rest[:0], c.unsent[:0]
 	l.connecting++
 	if err := l.socket(c); err != nil {
 		l.end(c, reasonOf(err))
@@ -196,7 +198,11 @@ func (l *loop) read(c *conn) {
 		l.end(c, reasonOf(err))
 		return
 	case got == 0:
-		l.end(c, "end of stream")
+		reason := "end of stream"
+		if c.said != "" { // tcp has no other word for why
+			reason += " after " + c.said
+		}
+		l.end(c, reason)
 		return
 	}
 	if c.silent {
@@ -277,12 +283,13 @@ func (l *loop) receive(c *conn, f frame, whole []byte, now time.Duration) {
 	}
 }
 
-var pong = []byte(`{"op":11}`)
+var ping, pong = []byte(`{"op":10}`), []byte(`{"op":11}`)
 
 func (l *loop) text(c *conn, payload, whole []byte, now time.Duration) {
 	if c.silent && c.state == up {
 		return
 	}
+	c.said = ""
 	switch opOf(payload) {
 	case wire.OpDirect, wire.OpRoom:
 		m := l.meter
@@ -304,20 +311,23 @@ func (l *loop) text(c *conn, payload, whole []byte, now time.Duration) {
 			}
 		}
 	case wire.OpError:
-		l.totals.errors[codeOf(payload)]++
+		c.said = codeOf(payload)
+		l.totals.errors[c.said]++
 		if m := l.meter; m != nil {
 			if k, ok := findMarker(payload, m.prefix); ok {
 				m.refuse(k)
 			}
 		}
 		if c.state == authenticating {
-			l.end(c, "authentication: "+codeOf(payload))
+			l.end(c, "authentication: "+c.said)
 		}
 	case wire.OpPing:
 		l.answer(c, opcodeText, pong)
 	case wire.OpPong:
 		if c.state == authenticating {
 			l.isUp(c, now)
+		} else {
+			l.answered(c)
 		}
 	case wire.OpGoingAway:
 		l.totals.errors["going away"]++
@@ -331,6 +341,14 @@ func (l *loop) isUp(c *conn, now time.Duration) {
 	l.dials.record(now - c.began)
 	if c.silent {
 		_ = l.control(unix.EPOLL_CTL_MOD, c.fd, c.id, c.interest())
+	}
+}
+
+// answered has nobody wait for the connection's answer to a ping.
+func (l *loop) answered(c *conn) {
+	if c.asked {
+		c.asked = false
+		l.asked--
 	}
 }
 
@@ -357,6 +375,7 @@ func (l *loop) drop(c *conn) {
 	if c.state == up {
 		l.up--
 	}
+	l.answered(c)
 	c.state = closed
 	if c.fd >= 0 {
 		_ = unix.Close(c.fd)
@@ -373,9 +392,18 @@ func (l *loop) closeAll() {
 	}
 }
 
+// hum has the silent ones say that they are there, since they answer no pings: they are to be slow, not dead.
+func (l *loop) hum() {
+	for _, c := range l.conns {
+		if c.deaf() && l.transport == WebSocket { // nobody pings by tcp for an answer
+			l.emit(c, opcodePong, nil)
+		}
+	}
+}
+
 // catchUp has the silent ones read what waits for them until hardly anything comes any more, and answers how many find
 // that the server has ended their connection. Before, it cannot be known: the end is behind what they did not read.
-func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err error) {
+func (l *loop) catchUp(silent []*conn, patience time.Duration, stop func() bool) (ended int, err error) {
 	const (
 		quiet = 300 * time.Millisecond
 		pings = 64 // bytes a connection that come then to one who has caught up
@@ -390,9 +418,9 @@ func (l *loop) catchUp(silent []*conn, patience time.Duration) (ended int, err e
 		}
 	}
 	open := func(c *conn) bool { return c.state != closed }
-	for end, before := l.now()+patience, -1; (before < 0 || l.caught-before > pings*len(silent)) && l.now() < end; {
+	for end, before := l.now()+patience, -1; (before < 0 || l.caught-before > pings*len(silent)) && l.now() < end && !stop(); {
 		before = l.caught
-		if err := l.run(min(end, l.now()+quiet), func() bool { return !slices.ContainsFunc(silent, open) }); err != nil {
+		if err := l.run(min(end, l.now()+quiet), func() bool { return stop() || !slices.ContainsFunc(silent, open) }); err != nil {
 			return 0, err
 		}
 	}

@@ -35,13 +35,10 @@ type exchange struct {
 // burst is how many messages may leave before the loop looks at its connections again.
 const burst = 64
 
-// busy is the share of a core above which the one goroutine may be what is measured.
-const busy = 0.8
-
 // grace is how long, after all has come, something that should not may still come.
 const grace = 200 * time.Millisecond
 
-// exchange sends at the rate and waits for what was sent, r.o.Drain at most after the last, or two seconds if ctx ends.
+// exchange sends at the rate and waits for what was sent, r.o.Drain at most after the last, or hurry if ctx ends.
 func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, error) {
 	l := r.loop
 	total := int(math.Ceil(r.o.Rate * e.length.Seconds()))
@@ -57,15 +54,17 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 	if err := l.run(l.now()+settle, stop); err != nil {
 		return nil, nil, err
 	}
-	before, err := r.read(e.of)
+	w, err := r.watch(e.of)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer w.end()
 	began, receivedBefore := l.now(), int64(0)
 	l.meter, l.nextEach, l.each = m, began+time.Second, func() {
 		r.say("%s: sent %d, received %d/s, p50 %.2f ms, p99 %.2f ms, errors %d", e.name, m.sent, m.received-receivedBefore,
 			float64(m.delivery.ValueAtQuantile(50))/1e6, float64(m.delivery.ValueAtQuantile(99))/1e6, l.totals.faults())
 		receivedBefore = m.received
+		l.hum()
 	}
 	defer func() { l.meter, l.each = nil, nil }()
 
@@ -83,29 +82,28 @@ func (r *runner) exchange(ctx context.Context, e exchange) (*Phase, *meter, erro
 			return nil, nil, err
 		}
 	}
-	patience := r.o.Drain
-	if stop() {
-		patience = min(patience, 2*time.Second)
-	}
+	sent := l.now()
 	settled := func() bool { return m.received >= m.expected && (!e.acks || m.acked+m.refused >= m.sent) }
-	if err := l.run(l.now()+patience, settled); err != nil {
+	if err := l.run(l.now()+r.o.Drain, func() bool { return stop() || settled() }); err != nil {
 		return nil, nil, err
 	}
-	if err := l.run(l.now()+min(grace, patience), func() bool { return false }); err != nil {
+	if stop() {
+		if err := l.run(l.now()+r.patience(ctx, r.o.Drain), settled); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := l.run(l.now()+min(grace, r.o.Drain), func() bool { return false }); err != nil {
 		return nil, nil, err
 	}
-	after, err := r.read(e.of)
+	lost := m.settle()
+	used, err := w.use(m.received, max(m.last, sent))
 	if err != nil {
 		return nil, nil, err
-	}
-	used := use(e.of, before, after, m.received)
-	if used.GenShare > busy {
-		r.say("%s: this tool has used %.0f %% of a core: times may be its own", e.name, 100*used.GenShare)
 	}
 	took := max((m.last - began).Seconds(), 1e-9)
 	return &Phase{
 		Name: e.name, Took: took, Due: int64(total), Sent: m.sent, Acknowledged: m.acked, Refused: m.refused,
-		Expected: m.expected, Received: m.received, Lost: m.lost(), Duplicated: m.duplicated, Echoed: m.echoed, Unexpected: m.unexpected,
+		Expected: m.expected, Received: m.received, Lost: lost, Duplicated: m.duplicated, Echoed: m.echoed, Unexpected: m.unexpected,
 		Rate: float64(m.received) / took, Delivery: m.delivery.latency(), Ack: m.ack.latency(), Lag: m.lag.latency(),
 		FrameBytes: len(m.sample), Use: used,
 	}, m, nil

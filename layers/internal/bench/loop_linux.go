@@ -32,6 +32,7 @@ type loop struct {
 	waiting    []*conn // to be dialled
 	connecting int
 	up         int
+	asked      int // who have not answered a ping
 	caught     int // bytes that silent ones have read
 	eager      int // handshakes at once
 
@@ -219,12 +220,31 @@ func (l *loop) send(c *conn, t *template, group int, due time.Duration) error {
 
 // answer sends a frame that the server has asked for.
 func (l *loop) answer(c *conn, opcode byte, payload []byte) {
-	l.scratch, _ = appendFrame(l.scratch[:0], l.transport, opcode, payload, uint32(l.random.Uint64()))
-	if err := l.write(c, l.scratch); err != nil {
-		l.end(c, reasonOf(err))
-		return
+	if l.emit(c, opcode, payload) {
+		l.totals.pings++
 	}
-	l.totals.pings++
+}
+
+// emit sends a frame, or ends the connection.
+func (l *loop) emit(c *conn, opcode byte, payload []byte) bool {
+	l.scratch, _ = appendFrame(l.scratch[:0], l.transport, opcode, payload, uint32(l.random.Uint64()))
+	err := l.write(c, l.scratch)
+	if err != nil {
+		l.end(c, reasonOf(err))
+	}
+	return err == nil
+}
+
+// ask pings all who are up and answers how many of them are still there and have not answered within patience.
+func (l *loop) ask(patience time.Duration, stop func() bool) (mute int, err error) {
+	for _, c := range l.conns {
+		if c.state == up && l.emit(c, opcodeText, ping) {
+			c.asked = true
+			l.asked++
+		}
+	}
+	err = l.run(l.now()+patience, func() bool { return l.asked == 0 || stop() })
+	return l.asked, err
 }
 
 // closeCode is the code in the payload of a close frame, 1005 if there is none (RFC 6455, 7.1.5).

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -127,8 +128,8 @@ func TestNoAllocation(t *testing.T) {
 			if allocated != 0 {
 				t.Errorf("%v allocations for %d messages", allocated, glued)
 			}
-			if m.lost() != 0 || m.duplicated+m.unexpected != 0 || m.sent != m.received {
-				t.Errorf("sent %d, received %d, lost %d, twice %d, unexpected %d", m.sent, m.received, m.lost(), m.duplicated, m.unexpected)
+			if m.settle() != 0 || m.duplicated+m.unexpected != 0 || m.sent != m.received {
+				t.Errorf("sent %d, received %d, lost %d, twice %d, unexpected %d", m.sent, m.received, m.settle(), m.duplicated, m.unexpected)
 			}
 		})
 	}
@@ -152,7 +153,7 @@ func TestFeedSplit(t *testing.T) {
 			} {
 				session = append(session, b...)
 			}
-			closing := map[string]int{"end of stream": 1}
+			closing := map[string]int{"end of stream after rate_limited": 1}
 			if transport == WebSocket {
 				session = wire.AppendControl(session, opcodePing, []byte("p"))
 				session = wire.AppendControl(session, opcodeClose, wire.ClosePayload(4003, "slow"))
@@ -240,6 +241,21 @@ func TestUnsent(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error("what waited has not come, or in another order")
+	}
+}
+
+// TestShareOfCore: while the loop waits for what has been lost, it is not at leisure.
+func TestShareOfCore(t *testing.T) {
+	t.Parallel()
+	l, _ := newTestLoop(t, TCP, 1)
+	r := &runner{o: Options{Transport: TCP, Rate: 500, Size: 120, Drain: 2 * time.Second}, progress: io.Discard, loop: l, report: &Report{}}
+	groups := []audience{{l.conns, l.conns, roomHead(1)}}
+	p, _, err := r.exchange(t.Context(), exchange{name: "lost", groups: groups, length: 200 * time.Millisecond, pattern: r.pattern(groups)})
+	if err != nil || p.Sent != 100 || p.Lost != 100 {
+		t.Fatalf("%v: %+v", err, p)
+	}
+	if diluted := p.Use.Generator / p.Use.Wall; p.Use.GenShare < 3*diluted {
+		t.Errorf("a share of %v, with the wait of %v", p.Use.GenShare, diluted)
 	}
 }
 

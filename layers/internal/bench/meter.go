@@ -130,8 +130,9 @@ func (m *meter) refuse(k marker) {
 	}
 }
 
-// lost goes through all bits: deliveries of messages that were not refused and have not come.
-func (m *meter) lost() (n int64) {
+// settle goes through all bits, once, when nothing is awaited any more. It answers the deliveries of messages that were
+// not refused and have not come; those that came before their message was refused have not been expected.
+func (m *meter) settle() (lost int64) {
 	for _, in := range m.inboxes {
 		g := &m.groups[in.group]
 		for i, got := range in.got {
@@ -141,8 +142,10 @@ func (m *meter) lost() (n int64) {
 			} else if rest < 64 {
 				sent = 1<<rest - 1
 			}
-			n += int64(bits.OnesCount64(sent &^ g.refused[i] &^ got))
+			lost += int64(bits.OnesCount64(sent &^ g.refused[i] &^ got))
+			denied := int64(bits.OnesCount64(got & g.refused[i]))
+			m.received, m.unexpected = m.received-denied, m.unexpected+denied
 		}
 	}
-	return n
+	return lost
 }

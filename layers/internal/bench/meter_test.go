@@ -31,6 +31,8 @@ func TestMeterAccounts(t *testing.T) {
 			want:    func(c counts) counts { c.received -= 3; c.expected -= 3; return c }},
 		{name: "refused and delivered", plant: func(m *meter) { m.refuse(marker{number: 9}) },
 			want: func(c counts) counts { c.received -= 3; c.expected -= 3; c.unexpected += 3; return c }},
+		{name: "delivered and then refused", after: func(m *meter, _ *inbox) { m.refuse(marker{number: 9}) },
+			want: func(c counts) counts { c.received -= 3; c.expected -= 3; c.unexpected += 3; return c }},
 		{name: "of another group", after: func(m *meter, in *inbox) { m.deliver(in, marker{group: 1, number: 0}, 0) },
 			want: func(c counts) counts { c.unexpected++; return c }},
 		{name: "back to its sender", after: func(m *meter, in *inbox) { in.own = 1; m.deliver(in, marker{group: 1}, 0) },
@@ -73,7 +75,8 @@ func TestMeterAccounts(t *testing.T) {
 				m.received, m.expected = m.received-1, m.expected-1
 				c.after(m, &boxes[0])
 			}
-			got := counts{m.received, m.lost(), m.duplicated, m.unexpected, m.echoed, m.expected}
+			lost := m.settle()
+			got := counts{m.received, lost, m.duplicated, m.unexpected, m.echoed, m.expected}
 			if want := c.want(clean); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}

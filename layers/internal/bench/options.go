@@ -84,8 +84,9 @@ type UsageError struct{ Err error }
 func (e *UsageError) Error() string { return e.Err.Error() }
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Bounds on what one run may hold: a bit for each message and receiver.
+// Bounds on what one run may hold.
 const (
+	maxBits        = 8 << 30 // one for each message and receiver: a GiB
 	maxMessages    = 10_000_000
 	maxConnections = 1_000_000
 	maxText        = 16 << 10
@@ -147,6 +148,9 @@ func (o *Options) validate() error {
 			within("senders", o.Senders, 1, max(o.Members, 1))
 		}
 		want(o.Rate > 0 && o.Rate*o.For.Seconds() <= maxMessages, "rate", o.Rate, fmt.Sprintf("more than 0, and at most %d messages in all", maxMessages))
+		each := o.Rate * o.For.Seconds() / float64(o.groups()) // messages of a group
+		want(each*float64(o.connections()) <= maxBits, "rate", o.Rate,
+			fmt.Sprintf("less, or a shorter --for, or fewer connections: %d deliveries to account for at most", int64(maxBits)))
 		within("size", o.Size, markerLen+1, maxText)
 	} else {
 		want(!o.Reference, "reference", o.Reference, "a scenario that sends")
@@ -191,6 +195,17 @@ func (o *Options) connections() int {
 		return 2 * o.Pairs
 	}
 	return o.Connections
+}
+
+// groups is how many rooms there are, or directions of pairs.
+func (o *Options) groups() int {
+	switch o.Scenario {
+	case Rooms:
+		return max(o.Rooms, 1)
+	case Private:
+		return max(2*o.Pairs, 1)
+	}
+	return 1
 }
 
 // users is how many accounts they belong to.

@@ -8,6 +8,26 @@ import (
 	"time"
 )
 
+// TestFit: who wants more connections than a process may have is told how to make them with several.
+func TestFit(t *testing.T) {
+	if err := fit(936, 1000); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		connections, files int
+		want               string
+	}{
+		{937, 1000, "937 connections: this process may have 936 at most, since ulimit -n is 1000: raise it, or run 2 processes at once, each with its part of the connections, another --user-prefix, and --sources 2 or more"},
+		{2809, 1000, "run 4 processes at once"},
+		{1, 64, "raise ulimit -n, which is 64"},
+	} {
+		var usage *UsageError
+		if err := fit(c.connections, c.files); !errors.As(err, &usage) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%d connections, %d files: got %v, want %q", c.connections, c.files, err, c.want)
+		}
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -20,6 +40,10 @@ func TestOptions(t *testing.T) {
 		{"no password", func(o *Options) { o.Password = "" }, "--password: too short: want 6 characters or more"},
 		{"rate", func(o *Options) { o.Rate = -1 }, "--rate: -1: want more than 0"},
 		{"rate and time", func(o *Options) { o.Rate, o.For = 1e6, time.Hour }, "--rate"},
+		{"more than can be kept", func(o *Options) { o.Members, o.Rate, o.For = 10_000, 1000, time.Hour }, "--rate: 1000: want less, or a shorter --for"},
+		{"much in many rooms", func(o *Options) {
+			o.Scenario, o.Rooms, o.Members, o.Rate, o.For = Rooms, 1000, 10, 1000, time.Hour
+		}, ""},
 		{"size", func(o *Options) { o.Size = 10 }, "--size: 10: want 44 to 16384"},
 		{"members", func(o *Options) { o.Members = 0 }, "--members: 0: want 1 to 1000000"},
 		{"senders", func(o *Options) { o.Senders = 200 }, "--senders: 200: want 1 to 100"},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,38 @@ func usages(of []Process) ([]usage, error) {
 	return sums, nil
 }
 
+// peaks looks every so often at how much memory is resident, until it is told to end, and answers the most that each
+// process had. It does so beside the loop, whom it would make late.
+func peaks(of []Process, every time.Duration) (end func() []int64) {
+	most := make([]int64, len(of))
+	if len(of) == 0 {
+		return func() []int64 { return most }
+	}
+	ended := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(every):
+			}
+			now, err := usages(of)
+			if err != nil {
+				return // whoever reads next tells
+			}
+			for i := range now {
+				most[i] = max(most[i], now[i].rss)
+			}
+		}
+	})
+	return sync.OnceValue(func() []int64 {
+		close(ended)
+		looking.Wait()
+		return most
+	})
+}
+
 // parseStat reads /proc/PID/stat (proc(5)). The time includes that of children who have been waited for.
 func parseStat(content []byte, pageSize int) (parent int, u usage, ok bool) {
 	at := bytes.LastIndexByte(content, ')') // the name before it may hold anything
@@ -89,6 +122,18 @@ func parseStat(content []byte, pageSize int) (parent int, u usage, ok bool) {
 	}
 	u.rss = number(rss) * int64(pageSize)
 	return parent, u, ok
+}
+
+// heldByKernel is how many bytes the kernel may hold for a connection that is not read, by default (tcp(7), tcp_wmem).
+func heldByKernel() int64 {
+	const usual = 4 << 20
+	content, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_wmem")
+	if fields := strings.Fields(string(content)); len(fields) == 3 {
+		if most, err := strconv.ParseInt(fields[2], 10, 64); err == nil {
+			return most
+		}
+	}
+	return usual
 }
 
 // ownCPU is what this process has used, without its children.

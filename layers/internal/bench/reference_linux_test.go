@@ -3,11 +3,15 @@ package bench
 import (
 	"context"
 	"io"
+	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gochat/layers/internal/testwait"
 )
 
 // mirrored has the reference do the work of a system that is not there: two groups, 20 and 10 receivers.
@@ -88,8 +92,8 @@ func TestLoss(t *testing.T) {
 		}
 	}
 	stepUntil(t, l, "all that can come has", func() bool { return m.received == 16 && l.conns[1].state == closed })
-	if m.lost() != 4 || l.totals.closes["end of stream"] != 1 {
-		t.Errorf("lost %d, closes %v", m.lost(), l.totals.closes)
+	if m.settle() != 4 || l.totals.closes["end of stream"] != 1 {
+		t.Errorf("lost %d, closes %v", m.settle(), l.totals.closes)
 	}
 }
 
@@ -134,6 +138,54 @@ func TestReferenceDoesNotStart(t *testing.T) {
 	}
 }
 
+// TestReferenceAdmits: whoever is told that it is in gets all that is sent from then on.
+func TestReferenceAdmits(t *testing.T) {
+	s := &referenceServer{transport: TCP, groups: make(map[int][]int)}
+	if err := s.listen(); err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(s.accept)
+	defer func() { _ = unix.Shutdown(s.listener, unix.SHUT_RDWR); accepting.Wait(); s.closeAll() }()
+	c, err := net.Dial("tcp", s.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	s.mu.Lock() // nobody comes into a group
+	unlock := sync.OnceFunc(s.mu.Unlock)
+	defer unlock()
+	if _, err := c.Write(upgradeRequest("host", "/?group=3")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	b := make([]byte, 1)
+	if _, err := c.Read(b); err == nil {
+		t.Error("it is told before it is in")
+	}
+	unlock()
+	_ = c.SetReadDeadline(time.Now().Add(testwait.Patience))
+	if _, err := c.Read(b); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHum: a silent websocket says now and then that it is there, as it does not answer pings.
+func TestHum(t *testing.T) {
+	t.Parallel()
+	l, ends := newTestLoop(t, WebSocket, 2)
+	l.conns[1].silent = true
+	r := &runner{o: Options{Transport: WebSocket, Rate: 1, Size: 120}, progress: io.Discard, loop: l, report: &Report{}}
+	groups := []audience{{l.conns[:1], nil, roomHead(1)}}
+	if _, _, err := r.exchange(t.Context(), exchange{groups: groups, length: 1500 * time.Millisecond, pattern: r.pattern(groups)}); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	if n, err := unix.Read(ends[1], b); err != nil || n < 6 || b[0] != 0x80|opcodePong {
+		t.Errorf("got % x, %v", b[:max(n, 0)], err)
+	}
+}
+
 // TestCatchUp tells those whom the server has closed, behind much that they have not read, from those whom it has not.
 func TestCatchUp(t *testing.T) {
 	l, ends := newTestLoop(t, TCP, 3)
@@ -154,7 +206,10 @@ func TestCatchUp(t *testing.T) {
 	if l.caught != 0 {
 		t.Fatalf("%d bytes were read before", l.caught)
 	}
-	ended, err := l.catchUp(l.conns, 10*time.Second)
+	if ended, err := l.catchUp(l.conns, 10*time.Second, func() bool { return true }); err != nil || ended != 0 {
+		t.Errorf("it does not stop when it is told to: %d have ended, %v", ended, err)
+	}
+	ended, err := l.catchUp(l.conns, 10*time.Second, func() bool { return false })
 	if err != nil || ended != 1 || l.totals.faults() != 0 {
 		t.Errorf("%d have ended, %v; errors %v, closes %v", ended, err, l.totals.errors, l.totals.closes)
 	}

@@ -25,6 +25,8 @@ type Report struct {
 	Churn       *Rounds        `json:"churn,omitempty"`
 	// Reference is the bare write loop; its one process is the child.
 	Reference *Phase `json:"reference,omitempty"`
+	// Notes say in sentences what to know of the numbers.
+	Notes []string `json:"notes,omitempty"`
 	// Faults say in sentences why the run is not clean.
 	Faults []string `json:"faults,omitempty"`
 }
@@ -34,7 +36,7 @@ type Connections struct {
 	Wanted  int            `json:"wanted"`
 	Up      int            `json:"up"`
 	Failed  int            `json:"failed"`
-	Took    float64        `json:"took_s"` // until the last was up or had failed
+	Took    float64        `json:"took_s"` // until the last was up or had failed; the longest, if they came several times
 	Dial    Latency        `json:"dial"`   // until authenticated and in the room
 	Answers int            `json:"pings_answered"`
 	Errors  map[string]int `json:"errors,omitempty"` // by code word
@@ -84,6 +86,7 @@ type Phase struct {
 	FrameBytes   int     `json:"frame_bytes"`
 	Silent       int     `json:"silent,omitempty"`        // members who never read
 	SilentClosed int     `json:"silent_closed,omitempty"` // of whom the server has closed
+	SilentBytes  int64   `json:"silent_bytes,omitempty"`  // that each would have got, about
 	Use          Use     `json:"use"`
 }
 
@@ -95,7 +98,7 @@ type Use struct {
 	Generator float64      `json:"generator_cpu_s"`         // of the load tool
 	GenEach   float64      `json:"generator_us_per_deliv"`  // of the load tool
 	Wall      float64      `json:"wall_s"`                  // over which it was measured
-	GenShare  float64      `json:"generator_share_of_core"` // 1 is one core, all the time: the tool is the bottleneck
+	GenShare  float64      `json:"generator_share_of_core"` // until all had come; 1 is one core, all the time: the tool is the bottleneck
 }
 
 // ProcessUse is what one has used, with its descendants.
@@ -103,7 +106,8 @@ type ProcessUse struct {
 	Name string  `json:"name"`
 	CPU  float64 `json:"cpu_s"`
 	Each float64 `json:"cpu_us_per_delivery"`
-	RSS  int64   `json:"rss_bytes"` // at the end
+	RSS  int64   `json:"rss_bytes"`      // at the end
+	Peak int64   `json:"rss_peak_bytes"` // the most, seen once a second
 	// Grown is how much RSS has grown for each connection, in bytes, where connections stayed.
 	Grown float64 `json:"rss_bytes_per_connection,omitempty"`
 }
@@ -111,16 +115,16 @@ type ProcessUse struct {
 // Stay is how connections were held.
 type Stay struct {
 	Held float64 `json:"held_s"`
-	Up   int     `json:"up"` // at the end
+	Up   int     `json:"up"`   // at the end
+	Mute int     `json:"mute"` // of whom have not answered a ping then
 	Use  Use     `json:"use"`
 }
 
 // Rounds is how connections came and went.
 type Rounds struct {
-	Rounds  []Round `json:"rounds"`
-	Users   int     `json:"users"` // that the count must grow and shrink by
-	Use     Use     `json:"use"`
-	DialAll Latency `json:"dial"` // of each connection, over all rounds
+	Rounds []Round `json:"rounds"`
+	Users  int     `json:"users"` // that the count must grow and shrink by
+	Use    Use     `json:"use"`
 }
 
 // Round is all connections coming and going once.
@@ -163,6 +167,7 @@ func (r *Report) metrics() []metric {
 				add("CPU of "+p.Name+" a delivery", p.Each, "µs")
 			}
 			add("RSS of "+p.Name, float64(p.RSS)/(1<<20), "MiB")
+			add("RSS of "+p.Name+", most", float64(p.Peak)/(1<<20), "MiB")
 			if p.Grown != 0 {
 				add("RSS of "+p.Name+" a connection", p.Grown/(1<<10), "KiB")
 			}
@@ -198,6 +203,7 @@ func (r *Report) metrics() []metric {
 		if p.Silent > 0 {
 			add("members who never read", float64(p.Silent), "")
 			add("of whom the server closed", float64(p.SilentClosed), "")
+			add("sent to each of them, about", float64(p.SilentBytes)/(1<<20), "MiB")
 		}
 		use(p.Use, true)
 	}
@@ -211,15 +217,20 @@ func (r *Report) metrics() []metric {
 	for _, p := range r.Phases {
 		phase(p)
 	}
+	if r.Scenario == Slow && len(r.Phases) == 2 && r.Phases[0].Delivery.P99 > 0 && r.Phases[1].Delivery.Count > 0 {
+		add("delivery p99 beside them / without", r.Phases[1].Delivery.P99/r.Phases[0].Delivery.P99, "×")
+	}
 	if i := r.Idle; i != nil {
 		group = Idle
 		add("held", i.Held, "s")
 		add("up at the end", float64(i.Up), "")
+		add("of whom did not answer a ping", float64(i.Mute), "")
 		use(i.Use, false)
 	}
 	if c := r.Churn; c != nil {
 		group = Churn
 		add("rounds", float64(len(c.Rounds)), "")
+		add("users that are counted", float64(c.Users), "")
 		of := func(name, unit string, pick func(Round) float64) {
 			if values := c.sorted(pick); len(values) > 0 {
 				add(name+", median", values[len(values)/2], unit)
@@ -229,7 +240,6 @@ func (r *Report) metrics() []metric {
 		of("all up after", "s", func(r Round) float64 { return r.UpAfter })
 		of("count right after coming", "s", func(r Round) float64 { return r.Counted })
 		of("count right after going", "s", func(r Round) float64 { return r.Gone })
-		latency("dial", c.DialAll)
 		use(c.Use, false)
 	}
 	if r.Reference != nil {
@@ -244,7 +254,9 @@ func (r *Report) metrics() []metric {
 func (c *Rounds) sorted(pick func(Round) float64) []float64 {
 	values := make([]float64, 0, len(c.Rounds))
 	for _, r := range c.Rounds {
-		values = append(values, pick(r))
+		if v := pick(r); v >= 0 { // else it was not in time, which is a fault
+			values = append(values, v)
+		}
 	}
 	slices.Sort(values)
 	return values
@@ -253,7 +265,7 @@ func (c *Rounds) sorted(pick func(Round) float64) []float64 {
 // print writes the table.
 func (r *Report) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s over %s", r.Scenario, r.Transport)
+	fmt.Fprint(t, r.title())
 	for _, name := range slices.Sorted(maps.Keys(r.Load)) {
 		fmt.Fprintf(t, ", %s %v", name, r.Load[name])
 	}
@@ -277,7 +289,26 @@ func (r *Report) print(w io.Writer) error {
 			fmt.Fprintf(t, "  %s\t%d\n", word, counts.of[word])
 		}
 	}
+	for _, sentences := range []struct {
+		name string
+		of   []string
+	}{{"notes", r.Notes}, {"faults", r.Faults}} {
+		for i, s := range sentences.of {
+			if i == 0 {
+				fmt.Fprintln(t, sentences.name)
+			}
+			fmt.Fprintf(t, "  %s\n", s)
+		}
+	}
 	return t.Flush()
+}
+
+// title says what ran, and whether to its end.
+func (r *Report) title() string {
+	if r.Interrupted {
+		return fmt.Sprintf("%s over %s, interrupted", r.Scenario, r.Transport)
+	}
+	return fmt.Sprintf("%s over %s", r.Scenario, r.Transport)
 }
 
 // amount is a number as a person reads it: whole ones as they are, others with three digits or more.
@@ -333,6 +364,20 @@ func (r *Report) fault(n int64, format string, args ...any) {
 	}
 }
 
+// judge adds what is wrong with a run that is over.
+func (r *Report) judge() {
+	r.judgeConnections()
+	for _, p := range r.Phases {
+		r.judgePhase(p)
+	}
+	if r.Reference != nil {
+		r.judgePhase(r.Reference)
+	}
+	if i := r.Idle; i != nil && !r.Interrupted {
+		r.fault(int64(i.Mute), "%d of %d connections that were up did not answer a ping at the end", i.Mute, i.Up)
+	}
+}
+
 // judgePhase adds what is wrong with a phase.
 func (r *Report) judgePhase(p *Phase) {
 	r.fault(p.Lost, "%s: %d of %d deliveries were lost", p.Name, p.Lost, p.Expected)
@@ -344,6 +389,20 @@ func (r *Report) judgePhase(p *Phase) {
 	if !r.Interrupted {
 		r.fault(p.Due-p.Sent, "%s: %d of %d messages were not sent in time", p.Name, p.Due-p.Sent, p.Due)
 	}
+}
+
+// judgeSilent adds that nobody was found slow: beside them, others have shown nothing.
+func (r *Report) judgeSilent(p *Phase, heldByKernel int64) {
+	if p.SilentClosed > 0 || p.Silent == 0 {
+		return
+	}
+	mib := func(bytes int64) string { return amount(float64(bytes)/(1<<20), "MiB") }
+	s := fmt.Sprintf("%s: the server closed none of %d members who never read; about %s were sent to each, and the kernel may hold %s",
+		p.Name, p.Silent, mib(p.SilentBytes), mib(heldByKernel))
+	if p.SilentBytes < 2*heldByKernel {
+		s += ": too little for anybody to be slow, send more (--for, --rate, --size)"
+	}
+	r.Faults = append(r.Faults, s)
 }
 
 // judgeConnections adds what went wrong with connections.

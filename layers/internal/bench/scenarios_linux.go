@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"gochat/layers/internal/contract"
@@ -93,16 +94,21 @@ func (r *runner) slow(ctx context.Context) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
+	silent := slices.DeleteFunc(slices.Clone(r.loop.conns[n:]), func(c *conn) bool { return c.state != up })
 	p, err := phase("some never read")
 	if err != nil {
 		return err
 	}
-	p.Silent = r.o.Silent
-	p.SilentClosed, err = r.loop.catchUp(r.loop.conns[n:], max(r.o.Drain, time.Second))
+	p.Silent, p.SilentBytes = len(silent), int64(p.FrameBytes)*(p.Sent-p.Refused)
+	stop := func() bool { return ctx.Err() != nil }
+	p.SilentClosed, err = r.loop.catchUp(silent, r.patience(ctx, max(r.o.Drain, time.Second)), stop)
+	if err == nil && !stop() {
+		r.report.judgeSilent(p, heldByKernel())
+	}
 	return err
 }
 
-// idle connects and stays.
+// idle connects, stays, and asks who is still served.
 func (r *runner) idle(ctx context.Context) error {
 	before, err := r.read(r.o.Processes)
 	if err != nil {
@@ -111,28 +117,33 @@ func (r *runner) idle(ctx context.Context) error {
 	if err := r.connect(ctx, r.o.Connections, func(int) contract.RoomID { return 0 }); err != nil {
 		return err
 	}
-	held, err := r.read(r.o.Processes)
+	w, err := r.watch(r.o.Processes)
 	if err != nil {
 		return err
 	}
+	defer w.end()
 	l := r.loop
 	l.each = func() { r.say("%d of %d connections are up, %d pings answered", l.up, len(l.conns), l.totals.pings) }
 	defer func() { l.each = nil }()
-	if err := l.run(held.at+r.o.For, func() bool { return ctx.Err() != nil }); err != nil {
+	if err := l.run(w.before.at+r.o.For, func() bool { return ctx.Err() != nil }); err != nil {
 		return err
 	}
-	after, err := r.read(r.o.Processes)
+	used, err := w.use(0, l.now())
 	if err != nil {
 		return err
 	}
-	stay := &Stay{Held: (after.at - held.at).Seconds(), Up: l.up, Use: use(r.o.Processes, held, after, 0)}
-	for i := range stay.Use.Processes {
-		if before.processes != nil && l.up > 0 {
-			stay.Use.Processes[i].Grown = float64(after.processes[i].rss-before.processes[i].rss) / float64(l.up)
+	stay := &Stay{Held: used.Wall, Use: used}
+	for i := range used.Processes {
+		if p := &used.Processes[i]; before.processes != nil && l.up > 0 {
+			p.Grown = float64(p.RSS-before.processes[i].rss) / float64(l.up)
 		}
 	}
 	r.report.Idle = stay
-	return nil
+	if ctx.Err() == nil { // a connection may be up for the kernel and forgotten by the server
+		stay.Mute, err = l.ask(max(r.o.Drain, time.Second), func() bool { return ctx.Err() != nil })
+	}
+	stay.Up = l.up
+	return err
 }
 
 // churn has all connections come, and go at once, until the time is over; once at least.
@@ -145,9 +156,13 @@ func (r *runner) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before, err := r.read(r.o.Processes)
+	w, err := r.watch(r.o.Processes)
 	if err != nil {
 		return err
+	}
+	defer w.end()
+	if n := len(r.accounts); n < r.o.Connections {
+		r.note("the server counts users: with %d for %d connections its count is right once the first of each has come, and the last of each has gone", n, r.o.Connections)
 	}
 	rounds, l := &Rounds{Users: len(r.accounts)}, r.loop
 	r.report.Churn = rounds
@@ -178,12 +193,8 @@ func (r *runner) churn(ctx context.Context) error {
 			break
 		}
 	}
-	after, err := r.read(r.o.Processes)
-	if err != nil {
-		return err
-	}
-	rounds.Use, rounds.DialAll = use(r.o.Processes, before, after, 0), l.dials.latency()
-	return nil
+	rounds.Use, err = w.use(0, l.now())
+	return err
 }
 
 // counted is how many seconds it takes until the server counts so many in the room, -1 if that is longer than

@@ -89,7 +89,7 @@ func (t *targets) peer(i int, transport, token string, room contract.RoomID) *pe
 	}
 	p.greeting, _ = appendFrame(nil, transport, opcodeText, append(auth, '}'), rand.Uint32())
 	// Frames are handled in order: its answer says that the connection is in.
-	p.greeting, _ = appendFrame(p.greeting, transport, opcodeText, []byte(`{"op":10}`), rand.Uint32())
+	p.greeting, _ = appendFrame(p.greeting, transport, opcodeText, ping, rand.Uint32())
 	return p
 }
 
