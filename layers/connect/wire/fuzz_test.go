@@ -118,3 +118,56 @@ func FuzzMessageJSON(f *testing.F) {
 		}
 	})
 }
+
+// NextFrame wants no more than the frame it then answers, whatever is there of it, and answers the same however much
+// follows. What it accepts is, made anew, what it was given.
+func FuzzNextFrame(f *testing.F) {
+	for _, first := range []byte{0x81, 0x01, 0x80, 0x88, 0x89, 0xc1, 0x83} {
+		f.Add(append(clientFrame(first, []byte(`{"op":10}`)), 1, 2, 3))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frame, size, err := NextFrame(bytes.Clone(b))
+		if err != nil || size > len(b) {
+			if frame.Payload != nil || err == nil && len(b) > MaxFrame+14 {
+				t.Errorf("got %d bytes, size %d of %d, %v", len(frame.Payload), size, len(b), err)
+			}
+			return
+		}
+		for have := range size {
+			if have > 20 && have < size-2 {
+				continue
+			}
+			_, want, err := NextFrame(bytes.Clone(b[:have]))
+			if err != nil || want <= have || want > size {
+				t.Fatalf("%d bytes of %d: want %d, %v", have, size, want, err)
+			}
+		}
+		again := bytes.Clone(b[:size])
+		unmask(again[size-len(frame.Payload):], again[size-len(frame.Payload)-4:][:4])
+		if !bytes.Equal(again[size-len(frame.Payload):], frame.Payload) {
+			t.Errorf("got %q, want %q", frame.Payload, again[size-len(frame.Payload):])
+		}
+	})
+}
+
+// NextPacket takes packets out of a stream as PacketReader does.
+func FuzzNextPacket(f *testing.F) {
+	f.Add([]byte("v1\x00\x05xv1\x00\x06yz"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		want, wantErr := readAll(t, bytes.NewReader(stream))
+		var got []string
+		for rest := stream; ; {
+			payload, size, err := NextPacket(rest)
+			if err != nil || size > len(rest) {
+				if (contract.CodeOf(wantErr) == contract.BadRequest) != (err != nil) {
+					t.Errorf("got %v, want %v", err, wantErr)
+				}
+				break
+			}
+			got, rest = append(got, string(payload)), rest[size:]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
