@@ -63,7 +63,7 @@ func (d *Deflate) AppendText(dst, payload []byte) ([]byte, bool) {
 	return dst, true
 }
 
-var errDeflate = contract.Errorf(contract.BadRequest, "the message is compressed in no way that is known")
+var errDeflate = contract.Errorf(contract.BadRequest, "the message is not compressed as RFC 7692 says")
 
 // Inflate is the message whose compressed payload was sent, in memory of its own. It fails with BadRequest for what was not
 // compressed as RFC 7692 says, and with TooLarge for a message over MaxFrame, of which no more than that is inflated.
