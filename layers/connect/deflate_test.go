@@ -449,3 +449,16 @@ func TestMemoryWhenDeflated(t *testing.T) {
 		t.Errorf("a connection with compression holds %d bytes, one without %d", held[deflated], held[webSocket])
 	}
 }
+
+// TestDeflatedPings: a websocket is pinged, compressed or not.
+func TestDeflatedPings(t *testing.T) {
+	n := startNode(t, obliging(), func(c *Connect) { c.cfg.Ping = time.Second })
+	p, _ := dialPeer(t, n, deflated, 1)
+	_ = p.conn.SetReadDeadline(time.Now().Add(testclient.Patience))
+	for opcode := byte(0); opcode != wire.OpcodePing; {
+		var err error
+		if opcode, _, err = p.nextWebSocket(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
