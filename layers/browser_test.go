@@ -39,6 +39,7 @@ func TestBrowser(t *testing.T) {
 	v := &visit{whole: t, connecting: b.config(), redis: redis}
 	v.connecting.Connect.WebSocket.Listen = reserve(t)
 	v.connecting.Connect.TCP.Listen = []string{reserve(t)}
+	v.connecting.Connect.WebSocket.Compression = true // Chromium offers it, and compresses what it sends
 	cfg := b.config()
 	cfg.Connect.WebSocket.Listen = v.connecting.Connect.WebSocket.Listen // the page is told of it
 	v.one = start(t, cfg, contract.LayerLogic, contract.LayerTask, contract.LayerAPI, contract.LayerSite)
@@ -166,6 +167,9 @@ func (v *visit) chatInRoom(t *testing.T) {
 		if mine := strings.HasPrefix(m.Text, "ann "); m.Mine != mine {
 			t.Errorf("%q is shown as ann's own: %v, want %v", m.Text, m.Mine, mine)
 		}
+	}
+	if got := metric(t, v.connect, "gochat_frames_compressed_total", ""); got < 3*each {
+		t.Errorf("%v frames were compressed, want one a message at least", got)
 	}
 }
 

@@ -222,8 +222,8 @@ func TestLessonTinodeOwnMessagesAreRead(t *testing.T) {
 	}
 }
 
-// TestLessonNATSNoCompression: what browsers offer is not taken, so there is neither a compressor for each
-// connection nor a bomb to unpack. That no frame is compressed is checked on every frame that a peer reads.
+// TestLessonNATSNoCompression: what browsers offer is not taken unless that is configured, so there is neither a compressor for
+// each connection nor a bomb to unpack. That no frame is compressed is checked on every frame that a peer reads.
 func TestLessonNATSNoCompression(t *testing.T) {
 	t.Parallel()
 	r := system(t, nil)

@@ -212,7 +212,7 @@ func TestOrder(t *testing.T) {
 	n := startNode(t, obliging(), func(c *Connect) { c.cfg.QueueBytes = 64 << 20 })
 	var conns []*testclient.Conn
 	for i := range 6 {
-		c := transports[i%2].dial(t, n)
+		c := transports[i%len(transports)].dial(t, n)
 		enter(t, c, hello(t, n, c, contract.UserID(i/2+2), i), 1)
 		conns = append(conns, c)
 	}
@@ -272,7 +272,7 @@ func TestRightChannelRemoved(t *testing.T) {
 	n := startNode(t, obliging(), nil)
 	var conns []*testclient.Conn
 	for i := range 3 {
-		c := transports[i%2].dial(t, n)
+		c := transports[i%len(transports)].dial(t, n)
 		enter(t, c, hello(t, n, c, 2, i), 1)
 		conns = append(conns, c)
 	}

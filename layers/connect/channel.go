@@ -19,20 +19,24 @@ type transport uint8
 const (
 	webSocket transport = iota
 	tcp
+	deflated // a websocket whose two sides may compress messages
 )
 
-func (t transport) String() string { return [...]string{"websocket", "tcp"}[t] }
+// String is a metric label.
+func (t transport) String() string { return [...]string{"websocket", "tcp", "websocket"}[t] }
 
 // frame is one client frame as it goes over each transport, made once a node and shared by every channel.
-type frame [2][]byte
+type frame [deflated + 1][]byte
 
+// newFrame is compressed for nobody.
 func newFrame(json []byte) frame {
-	return frame{webSocket: webSocket.frame(json), tcp: tcp.frame(json)}
+	text := webSocket.frame(json)
+	return frame{webSocket: text, tcp: tcp.frame(json), deflated: text}
 }
 
 // frame puts the transport's header before the JSON.
 func (t transport) frame(json []byte) []byte {
-	if t == webSocket {
+	if t != tcp {
 		return wire.AppendText(make([]byte, 0, len(json)+10), json)
 	}
 	packet, err := wire.AppendTCP(make([]byte, 0, len(json)+wire.TCPHeader), json)
@@ -49,7 +53,7 @@ func (t transport) lastFrame(code contract.Code, closeCode int, message string, 
 		last = t.frame(wire.AppendGoingAway(nil, comeBack))
 	}
 	last = append(last, t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))...)
-	if t == webSocket {
+	if t != tcp {
 		last = wire.AppendControl(last, wire.OpcodeClose, wire.ClosePayload(closeCode, string(code)))
 	}
 	return last

@@ -3,6 +3,7 @@ package connect
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -25,16 +26,17 @@ import (
 
 // peer is the client's end of a socket with small buffers. It reads when the test says so.
 type peer struct {
-	transport transport
-	conn      *net.TCPConn
-	r         *bufio.Reader
+	transport  transport
+	conn       *net.TCPConn
+	r          *bufio.Reader
+	compressed int // frames that were
 }
 
 // smallSocket is small enough that one frame of the tests does not fit.
 const smallSocket = 16 << 10
 
-// dialPeer connects, authenticates as the user, and shrinks the buffers of both ends.
-func dialPeer(t testing.TB, n *testNode, tr transport, user contract.UserID) (*peer, *channel) {
+// connect is a peer that is nobody yet.
+func connect(t testing.TB, n *testNode, tr transport) *peer {
 	t.Helper()
 	addr := n.WebSocketAddr()
 	if tr == tcp {
@@ -46,11 +48,23 @@ func dialPeer(t testing.TB, n *testNode, tr transport, user contract.UserID) (*p
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	p := &peer{transport: tr, conn: conn.(*net.TCPConn), r: bufio.NewReaderSize(conn, 1)}
+	switch tr {
+	case webSocket:
+		p.shakeHands(t, addr)
+	case deflated:
+		if resp := p.shakeHands(t, addr, "permessage-deflate; client_max_window_bits"); resp.Header.Get("Sec-WebSocket-Extensions") == "" {
+			t.Fatal("the node does not compress")
+		}
+	}
+	return p
+}
+
+// dialPeer connects, authenticates as the user, and shrinks the buffers of both ends.
+func dialPeer(t testing.TB, n *testNode, tr transport, user contract.UserID) (*peer, *channel) {
+	t.Helper()
+	p := connect(t, n, tr)
 	if err := p.conn.SetReadBuffer(smallSocket); err != nil {
 		t.Fatal(err)
-	}
-	if tr == webSocket {
-		p.shakeHands(t, addr)
 	}
 	p.send(t, fmt.Sprintf(`{"op":6,"authToken":%q}`, token(user, 1)))
 	var ch *channel
@@ -67,10 +81,15 @@ func dialPeer(t testing.TB, n *testNode, tr transport, user contract.UserID) (*p
 	return p, ch
 }
 
-func (p *peer) shakeHands(t testing.TB, addr string) {
+// shakeHands sends a header for each of the extensions.
+func (p *peer) shakeHands(t testing.TB, addr string, extensions ...string) *http.Response {
 	t.Helper()
-	_, err := fmt.Fprintf(p.conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", addr)
+	offer := ""
+	for _, e := range extensions {
+		offer += "Sec-WebSocket-Extensions: " + e + "\r\n"
+	}
+	_, err := fmt.Fprintf(p.conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%s"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", addr, offer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,13 +97,14 @@ func (p *peer) shakeHands(t testing.TB, addr string) {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("shake hands: %v, %v", resp, err)
 	}
+	return resp
 }
 
 // send sends one frame. A websocket client masks; the mask may be zero.
 func (p *peer) send(t testing.TB, payload string) {
 	t.Helper()
 	b := testclient.Packet([]byte(payload))
-	if p.transport == webSocket {
+	if p.transport != tcp {
 		b = binary.BigEndian.AppendUint16([]byte{0x81, 0x80 | 126}, uint16(len(payload)))
 		b = append(append(b, 0, 0, 0, 0), payload...)
 	}
@@ -100,6 +120,19 @@ func (c closed) Error() string { return fmt.Sprintf("closed with %d", int(c)) }
 
 // next reads one frame, however it is cut. After the last one it answers io.EOF, or closed.
 func (p *peer) next() (testclient.Frame, error) {
+	payload, err := p.nextPayload()
+	if err != nil {
+		return nil, err
+	}
+	var f testclient.Frame
+	if err := json.Unmarshal(payload, &f); err != nil {
+		return nil, fmt.Errorf("frame %.60q: %w", payload, err)
+	}
+	return f, nil
+}
+
+// nextPayload is next of what need not be JSON.
+func (p *peer) nextPayload() ([]byte, error) {
 	_ = p.conn.SetReadDeadline(time.Now().Add(testclient.Patience))
 	var payload []byte
 	if p.transport == tcp {
@@ -121,16 +154,12 @@ func (p *peer) next() (testclient.Frame, error) {
 			return nil, err
 		case opcode == wire.OpcodeClose:
 			return nil, closed(binary.BigEndian.Uint16(b))
-		case opcode == wire.OpcodePing:
-			return p.next()
+		case opcode == wire.OpcodePing, opcode == wire.OpcodePong:
+			return p.nextPayload()
 		}
 		payload = b
 	}
-	var f testclient.Frame
-	if err := json.Unmarshal(payload, &f); err != nil {
-		return nil, fmt.Errorf("frame %.60q: %w", payload, err)
-	}
-	return f, nil
+	return payload, nil
 }
 
 func (p *peer) nextWebSocket() (opcode byte, payload []byte, err error) {
@@ -139,8 +168,13 @@ func (p *peer) nextWebSocket() (opcode byte, payload []byte, err error) {
 		return 0, nil, err
 	}
 	size := uint64(head[1])
+	compressed := p.transport == deflated && head[0] == 0xc1
+	if compressed {
+		head[0] = 0x81
+		p.compressed++
+	}
 	switch {
-	case head[0] != 0x81 && head[0] != 0x80|wire.OpcodeClose && head[0] != 0x80|wire.OpcodePing || head[1] > 127:
+	case head[0] != 0x81 && head[0] != 0x80|wire.OpcodeClose && head[0] != 0x80|wire.OpcodePing && head[0] != 0x80|wire.OpcodePong || head[1] > 127:
 		return 0, nil, fmt.Errorf("not a frame of a server: % x", head)
 	case size == 126:
 		var n uint16
@@ -152,6 +186,9 @@ func (p *peer) nextWebSocket() (opcode byte, payload []byte, err error) {
 	if err == nil {
 		payload = make([]byte, size)
 		_, err = io.ReadFull(p.r, payload)
+	}
+	if err == nil && compressed {
+		payload, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), strings.NewReader("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))))
 	}
 	if err != nil {
 		return 0, nil, errors.Join(errors.New("in a frame"), err)
@@ -170,7 +207,7 @@ func (p *peer) rest(t testing.TB, code contract.Code) []testclient.Frame {
 			continue
 		}
 		end := closed(wire.CloseCode(code))
-		if p.transport == webSocket && !errors.Is(err, end) || p.transport == tcp && !errors.Is(err, io.EOF) {
+		if p.transport != tcp && !errors.Is(err, end) || p.transport == tcp && !errors.Is(err, io.EOF) {
 			t.Fatalf("after %d frames: got %v, want the end of %s", len(frames), err, code)
 		}
 		if len(frames) == 0 || frames[len(frames)-1].Op() != 21 || frames[len(frames)-1].Str("code") != string(code) {

@@ -32,6 +32,7 @@ type Config struct {
 type WebSocketConfig struct {
 	Listen         string   `koanf:"listen" doc:"host:port"`
 	AllowedOrigins []string `koanf:"allowed_origins" doc:"origins of pages that may connect besides those of the same host; * allows all"`
+	Compression    bool     `koanf:"compression" doc:"messages of 256 bytes and more go compressed to clients that offer permessage-deflate, once for all of a node, and are taken so"`
 }
 
 // TCPConfig is where tcp clients connect.

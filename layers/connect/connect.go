@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/httpd"
 	"gochat/observability"
@@ -59,6 +60,8 @@ type Connect struct {
 	tcp       []net.Listener
 	poller    *poller
 	buffers   sync.Pool // *[]byte of readBuffer, for connections while they are read
+	deflate   wire.Deflate
+	deflating atomic.Int64 // connections that agreed to compression
 
 	unauthenticated, unfinished, ending *expiry
 
@@ -276,6 +279,9 @@ func (c *Connect) enlist(ch *channel) bool {
 	c.channels[ch.number%pingSlots][ch.number] = ch
 	c.count++
 	c.m.connections[ch.transport].Inc()
+	if ch.transport == deflated {
+		c.deflating.Add(1)
+	}
 	return true
 }
 
@@ -313,6 +319,9 @@ func (c *Connect) dismiss(ch *channel) {
 	c.signalEmpty()
 	c.mu.Unlock()
 	c.m.connections[ch.transport].Dec()
+	if ch.transport == deflated {
+		c.deflating.Add(-1)
+	}
 }
 
 func (c *Connect) all() []*channel {
@@ -398,7 +407,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 	}
 	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
 	for i := range deliveries {
-		d := &delivery{Delivery: &deliveries[i], frame: newFrame(deliveries[i].Frame)}
+		d := &delivery{Delivery: &deliveries[i], frame: c.frame(deliveries[i].Frame)}
 		d.except = c.excepted(d.Except)
 		p.deliveries[i] = d
 	}

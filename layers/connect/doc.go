@@ -14,6 +14,13 @@
 // that queue is not empty. The queue is bounded in bytes: a channel that exceeds it is closed as a slow consumer,
 // told so, and finds what it missed when it resumes.
 //
+// # Compression
+//
+// If Config says so, a websocket that offers permessage-deflate (RFC 7692) may send messages compressed, and is sent them so.
+// Each is compressed by itself, so that one compression serves every connection of the node, and no connection
+// holds a window: a push compresses what is long enough before it goes to the buckets, if anybody here agreed to
+// that. Where it would not be shorter, and in what answers a single connection, plain frames go out.
+//
 // # Reading
 //
 // Each connection has one goroutine, which reads, acts on each frame before it reads the next, and at the end

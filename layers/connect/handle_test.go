@@ -18,7 +18,7 @@ import (
 
 func eachDial(t *testing.T, test func(*testing.T, func(testing.TB, *testNode) *testclient.Conn, bool)) {
 	for _, tr := range transports {
-		t.Run(tr.name, func(t *testing.T) { test(t, tr.dial, tr.name == "websocket") })
+		t.Run(tr.name, func(t *testing.T) { test(t, tr.dial, tr.name != "tcp") })
 	}
 }
 

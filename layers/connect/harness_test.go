@@ -167,6 +167,7 @@ func startNode(t testing.TB, logic Logic, change func(*Connect)) *testNode {
 	t.Cleanup(func() { _ = routes.Close() })
 	cfg := Defaults()
 	cfg.WebSocket.Listen, cfg.TCP.Listen = "127.0.0.1:0", []string{"127.0.0.1:0"}
+	cfg.WebSocket.Compression = true // for who offers it
 	cfg.Buckets, cfg.Drain = 4, 20*time.Millisecond
 	n := &testNode{routes: routes, self: contract.NodeRef{ID: "connect-1", Epoch: 1}, metrics: prometheus.NewRegistry()}
 	tel := observability.Discard()
@@ -314,6 +315,7 @@ var transports = []struct {
 }{
 	{"websocket", func(t testing.TB, n *testNode) *testclient.Conn { return testclient.WebSocket(t, n.WebSocketAddr()) }},
 	{"tcp", func(t testing.TB, n *testNode) *testclient.Conn { return testclient.TCP(t, n.TCPAddrs()[0]) }},
+	{"deflated", func(t testing.TB, n *testNode) *testclient.Conn { return testclient.Deflated(t, n.WebSocketAddr()) }},
 }
 
 // hello authenticates the connection as the user's session and waits until it is done.

@@ -48,10 +48,8 @@ func (c *Connect) notGone(number uint64, _ int64) {
 func (c *Connect) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(c.cfg.Ping / pingSlots)
 	defer tick.Stop()
-	ping := frame{
-		webSocket: wire.AppendControl(nil, wire.OpcodePing, nil),
-		tcp:       newFrame(wire.AppendPing(nil))[tcp],
-	}
+	control := wire.AppendControl(nil, wire.OpcodePing, nil)
+	ping := frame{webSocket: control, tcp: tcp.frame(wire.AppendPing(nil)), deflated: control}
 	for slot := 0; ; slot = (slot + 1) % pingSlots {
 		select {
 		case <-tick.C:
@@ -60,7 +58,7 @@ func (c *Connect) keepAlive(ctx context.Context) {
 		}
 		dead := time.Now().Add(-c.cfg.Ping * 5 / 2).Unix()
 		for _, ch := range c.inSlot(slot) {
-			if ch.transport == webSocket && ch.lastRead.Load() < dead {
+			if ch.transport != tcp && ch.lastRead.Load() < dead {
 				ch.end(contract.Unavailable, "no pong")
 			} else {
 				ch.sendRaw(ping[ch.transport])

@@ -40,6 +40,7 @@ func dialers(n *testNode) map[string]func() (*testclient.Conn, error) {
 	return map[string]func() (*testclient.Conn, error){
 		"websocket": func() (*testclient.Conn, error) { return testclient.DialWebSocket(n.WebSocketAddr()) },
 		"tcp":       func() (*testclient.Conn, error) { return testclient.DialTCP(n.TCPAddrs()[0]) },
+		"deflated":  func() (*testclient.Conn, error) { return testclient.DialDeflated(n.WebSocketAddr()) },
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 )
 
 type metrics struct {
-	connections [2]prometheus.Gauge // by transport
+	connections [deflated + 1]prometheus.Gauge // by transport
 	turnedAway  prometheus.Counter
+	compressed  prometheus.Counter
 	frames      *prometheus.CounterVec
 	errors      *prometheus.CounterVec
 	closes      *prometheus.CounterVec
@@ -55,6 +56,8 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	m := &metrics{
 		turnedAway: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_connections_turned_away_total", Help: "Connections refused since the node was full or going away."}),
+		compressed: with.NewCounter(prometheus.CounterOpts{
+			Name: "gochat_frames_compressed_total", Help: "Frames that were compressed, once for all connections of this node."}),
 		frames: vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
 		errors: vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
 		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),

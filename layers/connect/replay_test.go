@@ -365,7 +365,7 @@ func TestReplayRacesPushes(t *testing.T) {
 				})
 				var conns []*testclient.Conn
 				for i := range 4 {
-					c := transports[(round+i)%2].dial(t, n)
+					c := transports[(round+i)%len(transports)].dial(t, n)
 					c.Send(t, object{"op": 6, "authToken": token(2, i), "resume": resume})
 					conns = append(conns, c)
 				}

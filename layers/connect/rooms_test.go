@@ -122,7 +122,7 @@ func TestLeaveRacesEnter(t *testing.T) {
 	var conns []*testclient.Conn
 	var channels []*channel
 	for i := range 4 {
-		c := transports[i%2].dial(t, n)
+		c := transports[i%len(transports)].dial(t, n)
 		conns, channels = append(conns, c), append(channels, hello(t, n, c, 1, i))
 	}
 	stop := make(chan struct{})

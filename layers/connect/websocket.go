@@ -19,6 +19,8 @@ func (c *Connect) handler() http.Handler {
 			http.Error(w, reason.Error(), status)
 		},
 	}
+	deflating := upgrader
+	deflating.EnableCompression = true
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
 		if !c.begin() {
@@ -27,11 +29,15 @@ func (c *Connect) handler() http.Handler {
 			return
 		}
 		defer c.goroutines.Done()
-		conn, err := upgrader.Upgrade(w, r, nil)
+		u, t := &upgrader, webSocket
+		if c.cfg.WebSocket.Compression && offersDeflate(r.Header) {
+			u, t = &deflating, deflated
+		}
+		conn, err := u.Upgrade(w, r, nil)
 		if err != nil {
 			return // the upgrader has answered
 		}
-		c.admit(conn.NetConn(), webSocket)
+		c.admit(conn.NetConn(), t)
 	})
 	return mux
 }
@@ -60,16 +66,21 @@ func (c *channel) frame(f *wire.Frame) (closed bool, err error) {
 	switch {
 	case continues != (f.Opcode == wire.OpcodeContinuation):
 		return false, &wire.ViolationError{What: "a message's frames are not one after the other"}
-	case f.Compressed:
+	case f.Compressed && c.transport != deflated:
 		return false, &wire.ViolationError{What: "compression was not agreed upon"}
+	case f.Compressed && continues:
+		return false, &wire.ViolationError{What: "a message is compressed from its first frame on"}
 	case f.Opcode == wire.OpcodeBinary:
 		return false, errBinary
 	case !continues && f.Final:
-		return false, c.text(f.Payload)
+		return false, c.text(f.Payload, f.Compressed)
 	case c.partial == nil:
 		c.partial = &partial{}
 	}
 	p := c.partial
+	if !continues {
+		p.compressed = f.Compressed
+	}
 	if len(p.message)+len(f.Payload) > wire.MaxFrame {
 		return false, wire.ErrTooLarge
 	}
@@ -79,12 +90,18 @@ func (c *channel) frame(f *wire.Frame) (closed bool, err error) {
 	}
 	message := p.message
 	p.message = nil
-	return false, c.text(message)
+	return false, c.text(message, p.compressed)
 }
 
 // text acts on a whole message.
-func (c *channel) text(message []byte) error {
+func (c *channel) text(message []byte, compressed bool) error {
 	c.begunAt.Store(0)
+	if compressed {
+		var err error
+		if message, err = c.srv.deflate.Inflate(message); err != nil {
+			return err
+		}
+	}
 	if !wire.ValidText(message) {
 		return errNotUTF8
 	}

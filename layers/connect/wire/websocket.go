@@ -48,7 +48,7 @@ func NextFrame(b []byte) (f Frame, size int, err error) {
 	if len(b) < header {
 		return f, header, nil
 	}
-	f.Final, f.Compressed, f.Opcode = b[0]&0x80 != 0, b[0]&0x40 != 0, b[0]&0x0f
+	f.Final, f.Compressed, f.Opcode = b[0]&0x80 != 0, b[0]&compressed != 0, b[0]&0x0f
 	switch {
 	case b[0]&reserved != 0:
 		return f, 0, violation("a reserved bit is set")
@@ -120,8 +120,11 @@ func CloseReceived(payload []byte) (code int, err error) {
 	return code, nil
 }
 
-// maxControl is the longest payload of a control frame (RFC 6455, 5.5).
-const maxControl = 125
+const (
+	maxControl = 125  // the longest payload of a control frame (RFC 6455, 5.5)
+	maxHeader  = 10   // the longest before a server's payload
+	compressed = 0x40 // RSV1 (RFC 7692, 6)
+)
 
 // AppendText appends payload as one whole text frame of a server: not masked, not compressed (RFC 6455, 5.2).
 func AppendText(dst, payload []byte) []byte {

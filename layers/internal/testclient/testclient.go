@@ -144,6 +144,34 @@ func DialWebSocket(addr string) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial websocket: %w", err)
 	}
+	return startWebSocket(ws), nil
+}
+
+// Deflated is WebSocket with compression, to which the server must agree.
+func Deflated(t testing.TB, addr string) *Conn {
+	t.Helper()
+	c, err := DialDeflated(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// DialDeflated is Deflated for goroutines that may not fail the test.
+func DialDeflated(addr string) (*Conn, error) {
+	dialer := websocket.Dialer{EnableCompression: true}
+	ws, resp, err := dialer.Dial("ws://"+addr+"/ws", nil)
+	if err != nil {
+		return nil, fmt.Errorf("dial websocket: %w", err)
+	}
+	if agreed := resp.Header.Get("Sec-WebSocket-Extensions"); agreed == "" {
+		return nil, errors.Join(errors.New("the server does not compress"), ws.Close())
+	}
+	return startWebSocket(ws), nil
+}
+
+func startWebSocket(ws *websocket.Conn) *Conn {
 	var writing sync.Mutex // gorilla answers pings from the reader
 	return start(func(b []byte) error {
 		writing.Lock()
@@ -152,7 +180,7 @@ func DialWebSocket(addr string) (*Conn, error) {
 	}, ws.Close, func() ([]byte, error) {
 		_, b, err := ws.ReadMessage()
 		return b, err
-	}), nil
+	})
 }
 
 // TCP connects to "host:port".
