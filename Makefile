@@ -54,7 +54,7 @@ screenshot: page ## make the README's picture of the page anew
 
 .PHONY: bench
 bench: ## Go benchmarks, ready for benchstat
-	go test -run '^$$' -bench . -benchmem ./...
+	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: clean
 clean: ## remove what was built

@@ -77,6 +77,7 @@ func TestLessonCentrifugoRedisAway(t *testing.T) {
 	eventually(t, "not ready", func() bool { return ready() == http.StatusServiceUnavailable })
 	accepted := 0
 	eventually(t, "a refusal", func() bool {
+		time.Sleep(50 * time.Millisecond) // sessions are trusted for seconds: one page of a replay is to hold all of it
 		got := seedCall(t, r, "/push/pushRoom", map[string]any{"authToken": ann.Token, "roomId": 1, "msg": "while away"})
 		if got.Code == 0 {
 			accepted++

@@ -25,65 +25,74 @@ func maskedFrame(first byte, payload string) string {
 	return string([]byte{first, 0x80 | 127, 0, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n), 0, 0, 0, 0}) + payload
 }
 
-// TestCutAnywhere sends messages of all sizes, cut and glued at random, and for websockets in fragments with pings between
-// them: each is acted on once, in order.
+// TestCutAnywhere sends messages of all sizes over several connections at once, cut and glued at random, and for websockets
+// in fragments with pings between them: each is acted on once, in order.
 func TestCutAnywhere(t *testing.T) {
+	const people, messages = 4, 150
 	eachTransport(t, func(t *testing.T, tr transport) {
 		var mu sync.Mutex
-		var got []string
+		got := make(map[contract.UserID][]string)
 		logic := obliging()
 		logic.send = func(_ context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			got = append(got, r.ClientID+" "+fmt.Sprint(len(r.Text)))
+			got[r.From] = append(got[r.From], r.ClientID+" "+r.Text)
 			return &contract.Receipt{}, nil
 		}
 		n := startNode(t, logic, nil)
-		p, _ := dialPeer(t, n, tr, 2)
-		random := rand.New(rand.NewPCG(1, 2))
-		var stream bytes.Buffer
-		var want []string
-		for i := range 200 {
-			size := 1 + random.IntN([]int{20, 600, 5000, 16_000}[i%4])
-			want = append(want, fmt.Sprint(i, " ", size))
-			message := fmt.Sprintf(`{"op":3,"roomId":1,"clientId":"%d","msg":%q}`, i, strings.Repeat("m", size))
-			if tr == tcp {
-				stream.Write(testclient.Packet([]byte(message)))
-				continue
-			}
-			first, parts := byte(wire.OpcodeText), 1+random.IntN(4)
-			for part := range parts {
-				end := len(message)
-				if part < parts-1 {
-					end = random.IntN(len(message) + 1)
+		want := make(map[contract.UserID][]string)
+		var sending sync.WaitGroup
+		for user := contract.UserID(2); user < 2+people; user++ {
+			p, _ := dialPeer(t, n, tr, user)
+			random := rand.New(rand.NewPCG(1, uint64(user)))
+			var stream bytes.Buffer
+			for i := range messages {
+				text := strings.Repeat(string(rune('a'+user)), 1+random.IntN([]int{20, 600, 5000, 16_000}[i%4]))
+				want[user] = append(want[user], fmt.Sprint(i, " ", text))
+				message := fmt.Sprintf(`{"op":3,"roomId":1,"clientId":"%d","msg":%q}`, i, text)
+				if tr == tcp {
+					stream.Write(testclient.Packet([]byte(message)))
 				} else {
-					first |= 0x80
+					writeInParts(&stream, random, message)
 				}
-				stream.WriteString(maskedFrame(first, message[:end]))
-				if part < parts-1 {
-					stream.WriteString(maskedFrame(0x80|wire.OpcodePing, "between"))
+			}
+			go func() { _, _ = io.Copy(io.Discard, p.conn) }() // the answers, until the end: they must not fill the socket
+			sending.Go(func() {
+				for stream.Len() > 0 {
+					if _, err := p.conn.Write(stream.Next(1 + random.IntN([]int{3, 700, 9000, 70_000}[random.IntN(4)]))); err != nil {
+						t.Error(err)
+						return
+					}
+					if random.IntN(3) == 0 {
+						time.Sleep(time.Duration(random.IntN(500)) * time.Microsecond)
+					}
 				}
-				message, first = message[end:], wire.OpcodeContinuation
-			}
+			})
 		}
-		go func() { _, _ = io.Copy(io.Discard, p.conn) }() // the answers, until the end: they must not fill the socket
-		for stream.Len() > 0 {
-			if _, err := p.conn.Write(stream.Next(1 + random.IntN([]int{3, 700, 9000, 70_000}[random.IntN(4)]))); err != nil {
-				t.Fatal(err)
+		sending.Wait()
+		for user := range want {
+			eventually(t, "all are acted on", func() bool { mu.Lock(); defer mu.Unlock(); return len(got[user]) >= messages })
+			mu.Lock()
+			for i := range want[user] {
+				if got[user][i] != want[user][i] {
+					t.Fatalf("user %d, message %d: got %.40s, want %.40s", user, i, got[user][i], want[user][i])
+				}
 			}
-			if random.IntN(3) == 0 {
-				time.Sleep(time.Duration(random.IntN(500)) * time.Microsecond)
-			}
-		}
-		eventually(t, "all are acted on", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= len(want) })
-		mu.Lock()
-		defer mu.Unlock()
-		for i := range want {
-			if got[i] != want[i] {
-				t.Fatalf("message %d: got %s, want %s", i, got[i], want[i])
-			}
+			mu.Unlock()
 		}
 	})
+}
+
+// writeInParts writes a message in up to four frames, with a ping after each but the last.
+func writeInParts(to *bytes.Buffer, random *rand.Rand, message string) {
+	first := byte(wire.OpcodeText)
+	for left := random.IntN(4); left > 0; left-- {
+		n := random.IntN(len(message) + 1)
+		to.WriteString(maskedFrame(first, message[:n]))
+		to.WriteString(maskedFrame(0x80|wire.OpcodePing, "between"))
+		message, first = message[n:], wire.OpcodeContinuation
+	}
+	to.WriteString(maskedFrame(0x80|first, message))
 }
 
 // TestViolations ends whoever breaks RFC 6455 with 1002, and answers a close frame with its own code.
