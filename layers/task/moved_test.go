@@ -164,7 +164,7 @@ func TestOwed(t *testing.T) {
 	})
 	for seq := range int64(3) {
 		w.publish(toUser(seq+1), toRoom(1, seq+1))
-		eventually(t, "it is passed over", func() bool { return w.depth() == 0 })
+		eventually(t, "it is passed over", w.passedOver)
 	}
 	away.Store(false)
 	eventually(t, "they come", func() bool { return len(w.received(nodeA)) == 3 })
@@ -214,7 +214,7 @@ func TestOwedToSomebodyWhoMoved(t *testing.T) {
 				return written(r, 2), nil
 			})
 			w.publish(toUser(1), toUser(2))
-			eventually(t, "they are passed over", func() bool { return w.depth() == 0 })
+			eventually(t, "they are passed over", w.passedOver)
 			w.user(2, c.to...)
 			away.Store(false)
 			eventually(t, "they are counted", func() bool {
@@ -241,7 +241,7 @@ func TestOwedWhileRoutesAreAway(t *testing.T) {
 		return written(r, 2), nil
 	})
 	w.publish(toUser(1))
-	eventually(t, "it is passed over", func() bool { return w.depth() == 0 })
+	eventually(t, "it is passed over", w.passedOver)
 	w.mu.Lock()
 	w.lost = errors.New("routes are away")
 	w.mu.Unlock()
@@ -265,7 +265,7 @@ func TestSuspectThatDies(t *testing.T) {
 		return nil, contract.Errorf(contract.Unavailable, "away")
 	})
 	w.publish(toRoom(1, 1))
-	eventually(t, "it is passed over, and asked", func() bool { return w.depth() == 0 && asked.Load() > 1 })
+	eventually(t, "it is passed over, and asked", func() bool { return w.passedOver() && asked.Load() > 1 })
 	w.task.mu.Lock()
 	if s := w.task.byNode[nodeA]; s == nil || !s.suspect {
 		t.Error("the node is not suspect")
@@ -273,6 +273,14 @@ func TestSuspectThatDies(t *testing.T) {
 	w.task.mu.Unlock()
 	dead.Store(true)
 	w.keepsNothing()
+}
+
+// passedOver reports whether all that was published has been tried, and node a was passed over with what was for it.
+func (w *world) passedOver() bool {
+	w.task.mu.Lock()
+	defer w.task.mu.Unlock()
+	s := w.task.byNode[nodeA]
+	return w.depth() == 0 && s != nil && s.suspect && s.outstanding == 0
 }
 
 // keepsNothing waits until nothing is kept of any node.
@@ -293,7 +301,7 @@ func TestOwedAtTheEnd(t *testing.T) {
 		return nil, fmt.Errorf("push: %w", contract.Errorf(contract.Unavailable, "away"))
 	})
 	w.publish(toUser(1))
-	eventually(t, "it is passed over", func() bool { return w.depth() == 0 })
+	eventually(t, "it is passed over", w.passedOver)
 	w.stop()
 	if n := w.count("gochat_deliveries_total", "error"); n != 1 {
 		t.Errorf("%d counted as error, want 1", n)

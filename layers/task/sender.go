@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -11,10 +12,12 @@ import (
 // sender brings parcels to one life of a node, in order, with one push in flight. It and its goroutine live while there
 // is something to bring, or the node is suspect. Task.mu guards it, but for owed.
 type sender struct {
-	parcels []*parcel
-	suspect bool          // the node was passed over: try it once until it answers again, or has died
-	wake    chan struct{} // there are parcels
-	next    time.Time     // no push begins before; the goroutine's own
+	parcels     []*parcel
+	outstanding int           // deliveries in parcels and in the push in flight
+	late        int           // parcels among these that nobody waits for any more
+	suspect     bool          // the node was passed over: try it once until it answers again, or has died
+	wake        chan struct{} // there are parcels
+	next        time.Time     // no push begins before; the goroutine's own
 
 	// owed are direct messages that the node was passed over with. They go before whatever comes next: the people
 	// they are for are connected and know nothing of them, while rooms a node repairs by itself. The goroutine's own.
@@ -29,6 +32,8 @@ type parcel struct {
 	results    []contract.PushResult // as deliveries, once done is closed, unless err
 	err        error
 	done       chan struct{}
+
+	late, finished bool // Task.mu guards them: nobody waits for it; done is closed, or about to be
 }
 
 const (
@@ -40,6 +45,11 @@ const (
 	suspectPause = time.Second // between two tries for which nothing new came
 
 	maxOwed = 5000 // of one node; the latest beyond are left to the receivers' resumes
+
+	// A node that answers later is waited for no longer: it gets what is bound for it when it will, in order, up to maxLate
+	// deliveries, and the others get what comes next.
+	overdue = 250 * time.Millisecond
+	maxLate = 5000
 
 	// Several messages for one connection are written by one call, which costs about as much as for one message. So the
 	// next push to a node begins so much later than the last one, for each connection that it has written to.
@@ -58,10 +68,57 @@ func (t *Task) send(node contract.NodeRef, p *parcel) {
 		t.senders.Go(func() { t.runSender(node, s) })
 	}
 	s.parcels = append(s.parcels, p)
+	s.outstanding += len(p.deliveries)
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// wait waits for the parcels, but not for those of nodes that are late, which it answers: late are who has not answered
+// within overdue, from then on until they have answered all that is bound for them.
+func (t *Task) wait(ctx context.Context, parcels map[contract.NodeRef]*parcel) (late map[contract.NodeRef]*parcel, err error) {
+	patience, cancel := context.WithTimeout(ctx, overdue)
+	defer cancel()
+	late = make(map[contract.NodeRef]*parcel)
+	for node, p := range parcels {
+		if t.leave(node, p, false) {
+			late[node] = p
+			continue
+		}
+		select {
+		case <-p.done:
+			continue
+		case <-patience.Done():
+		}
+		if err := ctx.Err(); err != nil {
+			return late, fmt.Errorf("wait for %s: %w", node, err)
+		}
+		if t.leave(node, p, true) {
+			late[node] = p
+			continue
+		}
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+			return late, fmt.Errorf("wait for %s: %w", node, ctx.Err())
+		}
+	}
+	return late, nil
+}
+
+// leave reports whether the parcel, which is not done, is left to its sender: that of a node that is late, or becomes it now,
+// unless too much waits for that already.
+func (t *Task) leave(node contract.NodeRef, p *parcel, now bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.byNode[node]
+	if p.finished || s.outstanding > maxLate || !now && s.late == 0 && !s.suspect {
+		return false
+	}
+	p.late = true
+	s.late++
+	return true
 }
 
 // runSender pushes until nothing is left to bring.
@@ -90,6 +147,13 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 		}
 		t.mu.Lock()
 		s.suspect = err != nil && contract.CodeOf(err) != contract.NotFound // a life that has ended is nothing to suspect
+		for _, p := range batch {
+			s.outstanding -= len(p.deliveries)
+			p.finished = true
+			if p.late {
+				s.late--
+			}
+		}
 		t.mu.Unlock()
 		s.next = began.Add(gatherTime(batch))
 		for _, p := range batch {
@@ -211,15 +275,20 @@ func (t *Task) follow(owed []delivery, absent func(i int) []contract.UserID) {
 	}
 	t.senders.Go(func() {
 		var e ends
-		// No handler's context: these were handed over long ago. Senders end every parcel in time.
-		if err := t.bringAgain(context.Background(), moved, &e); err != nil {
-			t.tel.Log.Warn("receivers of messages kept for a node not found", "messages", len(moved), "err", err)
-			for i := range moved {
-				e.noteFailed(&moved[i].Delivery, moved[i].addressee)
-			}
-		}
+		t.bringMoved(moved, &e)
 		t.end(e)
 	})
+}
+
+// bringMoved is bringAgain for what nobody waits for any more.
+func (t *Task) bringMoved(moved []delivery, e *ends) {
+	// No handler's context: these were handed over long ago. Senders end every parcel in time.
+	if err := t.bringAgain(context.Background(), moved, e); err != nil {
+		t.tel.Log.Warn("receivers of messages that a node has no more not found", "messages", len(moved), "err", err)
+		for i := range moved {
+			e.noteFailed(&moved[i].Delivery, moved[i].addressee)
+		}
+	}
 }
 
 // push tries until the node answers, has died, or has been tried for long enough.

@@ -9,9 +9,13 @@
 //
 // # Nodes that do not answer
 //
-// An item is acknowledged when every node has answered its push, or has died, or could not be reached for
-// Config.PushWithin. The last is a node that lives but is cut off, for which nobody else waits: what room messages it
-// missed it finds by itself, and direct ones are kept for it until it answers again, 5,000 at most.
+// An item is acknowledged when every node has answered its push, or has died, or is late: has not answered within 250 ms.
+// Nobody waits for a node that is late, until it has answered all that is bound for it: that is brought in order as it
+// answers, and up to 5,000 deliveries may wait; what comes then is not acknowledged before there is room.
+//
+// A push that could not be done for Config.PushWithin, to a node that lives, is given up: what room messages the node missed
+// it finds by itself, and direct ones are kept for it until it answers again, 5,000 at most. So it is with what was bound for
+// a late node when this process is killed: the node finds it by comparing heads with logic's.
 //
 // Until then it is tried every second, so that nothing is kept of one that has died.
 //
@@ -234,37 +238,77 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]del
 	for node, p := range parcels {
 		t.send(node, p)
 	}
+	late, err := t.wait(ctx, parcels)
+	if err != nil {
+		return nil, err
+	}
 	for node, p := range parcels {
-		select {
-		case <-p.done:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for %s: %w", node, ctx.Err())
-		}
-		t.account(ctx, node, p, e)
-		for j, of := range p.of {
-			for _, user := range p.absent(j) {
-				holders[of][user]--
-			}
+		if late[node] == nil {
+			t.settle(ctx, node, p, holders, e)
 		}
 	}
+	moved := takeMoved(deliveries, holders)
+	if len(late) > 0 {
+		t.senders.Go(func() { t.settleLate(deliveries, holders, late) })
+	}
+	return moved, nil
+}
+
+// settle counts what became of a parcel that is done, and takes its node off the holders of the users whom it has no more.
+func (t *Task) settle(ctx context.Context, node contract.NodeRef, p *parcel, holders []map[contract.UserID]int, e *ends) {
+	t.account(ctx, node, p, e)
+	for j, of := range p.of {
+		for _, user := range p.absent(j) {
+			holders[of][user]--
+		}
+	}
+}
+
+// settleLate does for the parcels of late nodes what bring does for the others, when they are done.
+func (t *Task) settleLate(deliveries []delivery, holders []map[contract.UserID]int, late map[contract.NodeRef]*parcel) {
+	var e ends
+	for node, p := range late {
+		<-p.done
+		t.settle(context.Background(), node, p, holders, &e)
+	}
+	var moved []delivery
+	for _, d := range takeMoved(deliveries, holders) {
+		if d.again {
+			e.noteOffline(&d, d.Users...)
+		} else {
+			moved = append(moved, d)
+		}
+	}
+	if len(moved) > 0 {
+		t.bringMoved(moved, &e)
+	}
+	t.end(e)
+}
+
+// takeMoved answers the messages to users whom no node has any more, with these alone, who are holders' no more.
+func takeMoved(deliveries []delivery, holders []map[contract.UserID]int) []delivery {
 	var moved []delivery
 	for i, had := range holders {
 		d := deliveries[i]
-		d.Users, d.again = nil, true
+		d.Users = nil
 		for user, n := range had {
 			if n == 0 && d.Seq > 0 {
 				d.Users = append(d.Users, user)
+				delete(had, user)
 			}
 		}
 		if len(d.Users) > 0 {
 			moved = append(moved, d)
 		}
 	}
-	return moved, nil
+	return moved
 }
 
 // bringAgain brings what bring has answered: who is on no node now either is offline.
 func (t *Task) bringAgain(ctx context.Context, moved []delivery, e *ends) error {
+	for i := range moved {
+		moved[i].again = true
+	}
 	gone, err := t.bring(ctx, moved, e)
 	for i := range gone {
 		e.noteOffline(&gone[i], gone[i].Users...)

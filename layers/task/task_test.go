@@ -130,23 +130,30 @@ func TestNodeThatStaysAway(t *testing.T) {
 		}
 		return w.pushed(nodeB) - before
 	}
-	if tries := bring(1); tries < 2 {
+	deferred := func() int { return w.count("gochat_deliveries_total", "deferred") }
+	if bring(1); deferred() != 0 {
+		t.Error("it was waited for until it was passed over")
+	}
+	eventually(t, "it is passed over", func() bool { return deferred() == 1 })
+	if tries := w.pushed(nodeB); tries < 2 {
 		t.Errorf("tried %d times before it was passed over, want more", tries)
 	}
 	for seq := int64(2); seq < 5; seq++ {
-		if tries := bring(seq); tries != 1 {
+		before := w.pushed(nodeB)
+		bring(seq)
+		eventually(t, "it is passed over", func() bool { return deferred() == int(seq) })
+		if tries := w.pushed(nodeB) - before; tries != 1 {
 			t.Errorf("a suspect node is tried %d times, want once", tries)
 		}
 	}
-	if got := w.count("gochat_deliveries_total", "deferred"); got != 4 {
-		t.Errorf("%d counted as deferred, want the 4 that the node repairs", got)
-	}
 	away.Store(false)
-	if tries := bring(5); tries != 1 || len(w.received(nodeB)) != 1 {
-		t.Errorf("back again, it has %d deliveries after %d tries", len(w.received(nodeB)), tries)
-	}
+	bring(5)
+	eventually(t, "it is back again", func() bool { return len(w.received(nodeB)) == 1 })
 	away.Store(true)
-	if tries := bring(6); tries < 2 {
+	before := w.pushed(nodeB)
+	bring(6)
+	eventually(t, "it is passed over", func() bool { return deferred() == 5 })
+	if tries := w.pushed(nodeB) - before; tries < 2 {
 		t.Errorf("away again after it answered, it is tried %d times, want more", tries)
 	}
 }
@@ -158,60 +165,105 @@ func (f pushFunc) Push(ctx context.Context, node contract.NodeRef, r *contract.P
 	return f(ctx, node, r)
 }
 
-// What is bound for others waits once for as long as a node that hangs is tried, and then for a moment, until the node
-// answers again. Time is not real.
-func TestSuspectNodeHoldsUpForAMoment(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		cfg     Config
-		trusted time.Duration // for which a node is waited for that is not suspect
-		suspect time.Duration
-	}{
-		{"tried once", Config{Timeout: 3 * time.Second}, 3 * time.Second, suspectTimeout},
-		{"tried again", Config{Timeout: time.Second, PushWithin: 2 * time.Second}, 2*time.Second + pushPause, suspectTimeout},
-		{"a shorter timeout", Config{Timeout: 100 * time.Millisecond}, 100 * time.Millisecond, 100 * time.Millisecond},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeA, nodeB}}}}
-				hangs := true
-				task := New(c.cfg, nil, routes, pushFunc(func(ctx context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
-					if node == nodeB && hangs {
-						<-ctx.Done()
-						return nil, ctx.Err()
-					}
-					return &contract.PushReply{Results: make([]contract.PushResult, len(r.Deliveries))}, nil
-				}), observability.Discard())
-				d := toRoom(1, 1)
-				message := d.Append(nil)
-				bring := func(what string, want time.Duration) {
-					t.Helper()
-					begun := time.Now()
-					if err := task.handle(t.Context(), []contract.Item{{Key: "room:1", Body: message}}); err != nil {
-						t.Errorf("%s: %v", what, err)
-					}
-					if got := time.Since(begun); got != want {
-						t.Errorf("%s: took %v, want %v", what, got, want)
-					}
+// A node that hangs holds up what is bound for others once, for a moment. What comes meanwhile it gets, in order, when it
+// goes on; from then on it is waited for again. Time is not real.
+func TestLateNodeDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeA, nodeB}}}}
+		goesOn := make(chan struct{})
+		var mu sync.Mutex // guards goesOn too
+		got := make(map[contract.NodeRef][]int64)
+		task := New(Config{Timeout: time.Hour}, nil, routes, pushFunc(func(ctx context.Context, node contract.NodeRef, r *contract.PushRequest) (*contract.PushReply, error) {
+			mu.Lock()
+			hangs := goesOn
+			mu.Unlock()
+			if node == nodeB {
+				<-hangs
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			reply := &contract.PushReply{}
+			for _, d := range r.Deliveries {
+				got[node] = append(got[node], d.Seq)
+				reply.Results = append(reply.Results, contract.PushResult{Written: 1})
+			}
+			return reply, nil
+		}), observability.Discard())
+		seq := int64(0)
+		bring := func(want time.Duration) {
+			t.Helper()
+			seq++
+			d := toRoom(1, seq)
+			begun := time.Now()
+			if err := task.handle(t.Context(), []contract.Item{{Key: "room:1", Body: d.Append(nil)}}); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took < want || took > want+gatherMost {
+				t.Errorf("message %d took %v, want %v", seq, took, want)
+			}
+		}
+		bring(overdue)
+		for range 20 {
+			bring(0)
+		}
+		mu.Lock()
+		if len(got[nodeA]) != 21 || len(got[nodeB]) != 0 {
+			t.Errorf("got %v, want all for the one and none for the other", got)
+		}
+		mu.Unlock()
+		close(goesOn)
+		synctest.Wait()
+		time.Sleep(2 * gatherEach)
+		synctest.Wait() // it has answered, and its sender gathers
+		mu.Lock()
+		goesOn = make(chan struct{})
+		mu.Unlock()
+		bring(overdue) // it is waited for again
+		bring(0)
+		close(goesOn)
+		close(task.stopping)
+		task.senders.Wait()
+		for node, seqs := range got {
+			for i, s := range seqs {
+				if s != int64(i+1) || len(seqs) != 23 {
+					t.Fatalf("%v got %v, want 1 to 23", node, seqs)
 				}
-				var first sync.WaitGroup
-				first.Go(func() { bring("the first", c.trusted) })
-				synctest.Wait()
-				bring("what gathered meanwhile", c.trusted+c.suspect)
-				first.Wait()
-				for range 3 {
-					bring("what came later", c.suspect)
-				}
-				hangs = false
-				bring("answered", 0)
-				hangs = true
-				bring("hanging again", c.trusted)
-				bring("and again", c.suspect)
-				close(task.stopping)
-				task.senders.Wait()
-			})
-		})
-	}
+			}
+		}
+	})
+}
+
+// What waits for a node that hangs is bounded: then everybody waits for it.
+func TestTooMuchIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		routes := &world{routes: contract.Routes{Rooms: map[contract.RoomID][]contract.NodeRef{1: {nodeB}}}}
+		const hangs = time.Minute
+		task := New(Config{Timeout: hangs}, nil, routes, pushFunc(func(ctx context.Context, _ contract.NodeRef, _ *contract.PushRequest) (*contract.PushReply, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}), observability.Discard())
+		d := toRoom(1, 1)
+		items := make([]contract.Item, maxLate)
+		for i := range items {
+			items[i] = contract.Item{Key: "room:1", Body: d.Append(nil)}
+		}
+		begun := time.Now()
+		for i, want := range []time.Duration{overdue, hangs} {
+			if err := task.handle(t.Context(), items); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took < want || want == overdue && took != want {
+				t.Errorf("after part %d: %v, want %v", i+1, took, want)
+			}
+		}
+		time.Sleep(10 * hangs) // all of it has been given up
+		begun = time.Now()
+		if err := task.handle(t.Context(), items[:1]); err != nil || time.Since(begun) > 0 {
+			t.Errorf("with nothing else waiting it took %v, %v, want no time", time.Since(begun), err)
+		}
+		close(task.stopping)
+		task.senders.Wait()
+	})
 }
 
 // After a push that wrote to many connections the next one gathers, the longer the more they were; after one that wrote to
