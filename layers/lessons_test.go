@@ -47,7 +47,7 @@ func lessons() map[string][]string {
 			"layers/internal/rpc.TestRepetition"},
 		// A queue without ack; messages lost to people who move; rpcs without a deadline.
 		"16": {"layers.TestLesson16MovingLosesNothing", "layers.TestLesson16TaskDies", "layers/internal/queue/redis.TestRedisServer",
-			"layers/task.TestSuspectNodeHoldsUpForAMoment"},
+			"layers/task.TestLateNodeDelaysNobody"},
 		// A full channel drops silently.
 		"17": {"layers.TestLesson17SlowReceiver", "layers/connect.TestSlowConsumer"},
 		// Random workers reorder a room.

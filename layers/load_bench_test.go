@@ -91,11 +91,11 @@ func (c loadCase) run(b *testing.B) {
 	c.set(&o)
 	for b.Loop() { // once: a run has its own length
 		var out bytes.Buffer
-		profiled := func() {}
-		timer := time.AfterFunc(o.For/4, func() { profiled = profile(b, s.admins, o.For/2) })
+		profiled := make(chan func(), 1)
+		timer := time.AfterFunc(o.For/4, func() { profiled <- profile(b, s.admins, o.For/2) })
 		err := Bench(b.Context(), o, &out, os.Stderr)
 		if !timer.Stop() {
-			profiled()
+			(<-profiled)()
 		}
 		var fault *bench.FaultError
 		if errors.As(err, &fault) {

@@ -140,7 +140,7 @@ func TestReconnectStorm(t *testing.T) {
 	cfg.Redis.PoolSize, cfg.Database.MaxConns, cfg.Connect.MaxConns = 2, 1, conns
 	const stores = 3 // that hold sessions or routes: of logic, task and the connect node that lives
 	bound := strain{
-		// A connection asks one thing at a time, and has one goroutine to read and at most one to write what waits.
+		// A connection asks one thing at a time, and has at most one goroutine to read and one to write what waits.
 		logic: conns + 500, connect: 2*conns + 500, connections: conns,
 		redis: float64(stores * cfg.Redis.PoolSize), database: float64(cfg.Database.MaxConns),
 		queueBytes: float64(conns * cfg.Connect.QueueBytes / 100), // nobody is slow

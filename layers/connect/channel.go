@@ -3,6 +3,7 @@ package connect
 import (
 	"errors"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -101,11 +102,13 @@ type channel struct {
 	srv  *Connect
 	conn net.Conn
 
-	lastRead      atomic.Int64 // unix seconds
-	begunAt       atomic.Int64 // when the message began of which a part has come, in unix nanoseconds; 0 between messages
+	lastRead      atomic.Int64 // seconds since the node began
+	begunAt       atomic.Int64 // the wait for the rest of the message of which a part has come; 0 between messages
+	endingAt      atomic.Int64 // the latest wait for the connection to be gone
 	authenticated atomic.Bool
 	asked         atomic.Bool // a token was given, whatever became of it
 	parked        atomic.Bool // nobody reads: the poller waits
+	cut           atomic.Bool // whatever still comes, the connection is over
 
 	partial *partial // the reader's alone; nil between messages
 
@@ -219,7 +222,7 @@ func (c *channel) countQueued(bytes int) {
 // timeouts are the same for every connection.
 type timeouts struct {
 	write  time.Duration // for a peer to take maxWrite bytes
-	linger time.Duration // for the last frames, and again for the peer to close its side
+	linger time.Duration // twice that for the last frames, and as long again for the peer to close its side
 	packet time.Duration // for the rest of a packet or message that has begun: half of one holds memory
 }
 
@@ -247,8 +250,6 @@ func (c *channel) writeQueue() {
 			c.queue, c.writing = nil, false
 			if c.ended {
 				c.closeWrite()
-			} else {
-				_ = c.conn.SetWriteDeadline(time.Time{}) // an expired one would fail the next offer
 			}
 			c.mu.Unlock()
 			return
@@ -266,6 +267,9 @@ func (c *channel) writeQueue() {
 		c.mu.Lock()
 		c.countQueued(-bytes)
 		if err != nil {
+			if c.ended && !c.cut.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+				c.srv.m.forced.Inc()
+			}
 			c.writing = false
 			c.breakOff()
 			c.mu.Unlock()
@@ -283,8 +287,10 @@ func (c *channel) breakOff() {
 	c.shut()
 }
 
-// shut has the reader find the end of the connection, and clean up: nobody else closes the socket.
+// shut has the reader find the end of the connection, and clean up: nobody else closes the socket. What a peer sends all the
+// same is still there to be read, without end.
 func (c *channel) shut() {
+	c.cut.Store(true)
 	if socket, ok := c.conn.(*net.TCPConn); ok {
 		_, _ = socket.CloseRead(), socket.CloseWrite() // an error means that the peer has ended it
 	}
@@ -316,7 +322,7 @@ func (c *channel) endLocked(code contract.Code, closeCode int, message string) {
 			c.dropQueue(0)
 		}
 	}
-	c.srv.ending.add(c) // then it is shut, even if the writer hangs in a write
+	c.endingAt.Store(c.srv.ending.add(c)) // then it is shut, even if the writer hangs in a write
 	c.enqueue(c.transport.lastFrame(code, closeCode, message, c.srv.comeBack(c.number)))
 }
 
@@ -334,6 +340,7 @@ func (c *channel) closeWrite() {
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
+	c.endingAt.Store(c.srv.ending.add(c)) // as long again for the peer
 }
 
 // isEnded reports whether the connection is on its way out.

@@ -359,39 +359,6 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-// TestDeadlineEnds lets the deadline of a write that has succeeded pass: the next push must not meet it.
-func TestDeadlineEnds(t *testing.T) {
-	eachTransport(t, func(t *testing.T, tr transport) {
-		const limit = 500 * time.Millisecond
-		n := startNode(t, obliging(), func(c *Connect) { c.timeouts.write = limit })
-		p, ch := dialPeer(t, n, tr, 2)
-		queuing := 0
-		for seq := range int64(6) {
-			queuing += n.push(t, note("dm:1:2", seq+1, strings.Repeat("w", 16_000))).Queued
-		}
-		if queuing == 0 {
-			t.Fatal("nothing had to wait: the sockets are too large for this test")
-		}
-		for range 6 {
-			if _, err := p.next(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		eventually(t, "nothing waits", func() bool {
-			ch.mu.Lock()
-			defer ch.mu.Unlock()
-			return !ch.writing
-		})
-		time.Sleep(limit + limit/4)
-		if got := n.push(t, note("dm:1:2", 7, "late")); got.Written != 1 {
-			t.Errorf("got %+v, want it written", got)
-		}
-		if f, err := p.next(); err != nil || f.Int("seq") != 7 {
-			t.Errorf("got %v, %v, want seq 7", f, err)
-		}
-	})
-}
-
 // TestWriterTimesOut leaves frames waiting for longer than a write may take.
 func TestWriterTimesOut(t *testing.T) {
 	n := startNode(t, obliging(), func(c *Connect) { c.timeouts.write = 100 * time.Millisecond })

@@ -52,6 +52,7 @@ type Connect struct {
 	tracer   trace.Tracer
 	timeouts timeouts
 	instance string // begins every ConnID of this process's life
+	start    time.Time
 
 	buckets   []*bucket
 	registrar *registrar
@@ -59,7 +60,8 @@ type Connect struct {
 	http      *httpd.Server
 	tcp       []net.Listener
 	poller    *poller
-	buffers   sync.Pool // *[]byte of readBuffer, for connections while they are read
+	polled    chan struct{} // closed when the poller tells nothing any more
+	buffers   sync.Pool     // *[]byte of readBuffer, for connections while they are read
 	deflate   wire.Deflate
 	deflating atomic.Int64 // connections that agreed to compression
 
@@ -88,6 +90,8 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		tracer:   tel.Traces.Tracer("gochat/layers/connect"),
 		instance: rand.Text()[:12] + "-",
 		stopped:  make(chan struct{}),
+		polled:   make(chan struct{}),
+		start:    time.Now(),
 		empty:    make(chan struct{}),
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
@@ -178,9 +182,8 @@ func (c *Connect) Run(ctx context.Context) error {
 		inner.Go(func() { e.run(working) })
 	}
 	var pollErr error
-	polled := make(chan struct{})
 	inner.Go(func() {
-		defer close(polled)
+		defer close(c.polled)
 		pollErr = c.poller.run(working)
 	})
 	inner.Go(func() { c.registrar.run(working) })
@@ -202,7 +205,7 @@ func (c *Connect) Run(ctx context.Context) error {
 	}
 	accepting.Go(func() error {
 		select {
-		case <-polled:
+		case <-c.polled:
 			return pollErr
 		case <-ctx.Done():
 			return nil
@@ -212,9 +215,13 @@ func (c *Connect) Run(ctx context.Context) error {
 	c.drain()
 	select {
 	case <-c.empty:
+	case <-c.polled: // nobody is told of any more: who is read now finds that out, the others go when the last frames are out
 		c.goroutines.Wait()
-	case <-polled: // nobody is told of any more, so nobody leaves
+		for _, ch := range c.all() {
+			c.dismissParked(ch)
+		}
 	}
+	c.goroutines.Wait()
 	return err
 }
 
@@ -296,6 +303,13 @@ func (c *Connect) numbered(number uint64) *channel {
 func (c *Connect) readable(number uint64) {
 	if ch := c.numbered(number); ch != nil && ch.parked.CompareAndSwap(true, false) {
 		c.goroutines.Go(ch.read)
+	}
+}
+
+// dismissParked dismisses a channel unless somebody holds it.
+func (c *Connect) dismissParked(ch *channel) {
+	if ch.parked.CompareAndSwap(true, false) {
+		c.dismiss(ch)
 	}
 }
 

@@ -23,10 +23,16 @@
 //
 // # Reading
 //
-// Each connection has one goroutine, which reads, acts on each frame before it reads the next, and at the end
-// takes the connection out of its bucket and rooms. Whoever else wants a connection gone calls Channel.end: the
-// last frames go out, the socket is closed for writing, and the reader, which sees the peer's end or a short
-// deadline, does the rest.
+// A connection from which nothing comes holds no goroutine and no buffer: the poller, an epoll of this node's own, tells once
+// when it can be read. Then one goroutine holds it: it reads what has come, acts on each frame before it reads the next,
+// and parks the connection again, with what there is of a frame that is not whole; that grows with what has come, not with
+// what was announced. At the end it takes the connection out of its bucket and rooms and closes the socket; nobody else
+// closes it, so that a descriptor is its own for as long as it is used. Whoever else wants a connection gone calls
+// Channel.end: the last frames go out, the socket is shut for writing, and the peer's end, or the shutting of both sides a
+// little later, has it read once more. gorilla shakes hands; the frames of a websocket are read by package wire.
+//
+// Who does not authenticate in time, does not finish what has begun, or does not go when it was ended, is found by three
+// queues, each of waits of one length with one timer. Pings go to a sixteenth of the connections at a time.
 //
 // # Where people are
 //
@@ -87,7 +93,7 @@
 //
 // # Lock order
 //
-// Connect.mu, bucket.mu, channel.mu and registrar.mu each stand alone: whoever holds one takes no other. None is held
-// over I/O, but for channel.mu over the non-blocking write. sequencer.mu is held while deliveries are handed to the
-// buckets' queues, whose workers never take it.
+// Connect.mu, bucket.mu, registrar.mu and the mu of an expiry each stand alone: whoever holds one takes no other. Whoever holds
+// channel.mu takes that of an expiry at most, and does no I/O but the non-blocking write and the shutting of the socket, which
+// wait for nobody. sequencer.mu is held while deliveries are handed to the buckets' queues, whose workers never take it.
 package connect

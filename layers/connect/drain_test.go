@@ -164,6 +164,9 @@ func TestDrainStalled(t *testing.T) {
 		if err := n.stop(); err != nil {
 			t.Errorf("run: %v", err)
 		}
+		if got := n.metric(t, "gochat_connections_forced_total"); got != 4 {
+			t.Errorf("%v counted as forced, want 4", got)
+		}
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 const pingSlots = 16
 
 // touch notes that the peer lives.
-func (c *channel) touch() { c.lastRead.Store(time.Now().Unix()) }
+func (c *channel) touch() { c.lastRead.Store(int64(time.Since(c.srv.start) / time.Second)) }
 
 // notAuthenticated ends a connection that has not authenticated in time.
 func (c *Connect) notAuthenticated(number uint64, _ int64) {
@@ -36,9 +36,11 @@ func (c *Connect) notFinished(number uint64, began int64) {
 }
 
 // notGone shuts a connection that was ended and whose peer has not closed its side.
-func (c *Connect) notGone(number uint64, _ int64) {
-	if ch := c.numbered(number); ch != nil {
-		c.m.forced.Inc()
+func (c *Connect) notGone(number uint64, began int64) {
+	if ch := c.numbered(number); ch != nil && ch.endingAt.Load() == began {
+		if !ch.cut.Load() {
+			c.m.forced.Inc()
+		}
 		ch.shut()
 	}
 }
@@ -56,7 +58,7 @@ func (c *Connect) keepAlive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		dead := time.Now().Add(-c.cfg.Ping * 5 / 2).Unix()
+		dead := int64((time.Since(c.start) - c.cfg.Ping*5/2) / time.Second)
 		for _, ch := range c.inSlot(slot) {
 			if ch.transport != tcp && ch.lastRead.Load() < dead {
 				ch.end(contract.Unavailable, "no pong")

@@ -175,6 +175,16 @@ func TestHalfAMessage(t *testing.T) {
 	// A final and a first text frame of 100 bytes, with a mask of zero.
 	whole, part := "\x81\xe4\x00\x00\x00\x00", "\x01\xe4\x00\x00\x00\x00"
 	hundred := strings.Repeat(" ", 100)
+	pong := "\x8a\x84\x00\x00\x00\x00pong"
+	split, ch := dialPeer(t, n, webSocket, 100) // whose pongs come in two, and in time
+	for _, pieces := range [][2]string{{pong[:3], pong[3:]}, {pong[:8], pong[8:] + pong[:2]}, {"", pong[2:]}} {
+		for _, piece := range pieces {
+			if _, err := split.conn.Write([]byte(piece)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(limit / 3)
+		}
+	}
 	for i, c := range []struct{ name, write, drip string }{
 		{"alone", whole + hundred[:50], ""},
 		{"a message without its last frame", part + hundred, ""},
@@ -204,6 +214,37 @@ func TestHalfAMessage(t *testing.T) {
 	}
 	time.Sleep(2 * limit)
 	settle(t, idle)
+	if ch.isEnded() || ch.begunAt.Load() != 0 {
+		t.Error("whose pongs came in two was ended, or is thought to have begun something")
+	}
+}
+
+// TestFloodTakesTurns has some send without end what needs no answer: the others are served in between, and one who was
+// ended is gone in time all the same.
+func TestFloodTakesTurns(t *testing.T) {
+	n := startNode(t, obliging(), nil)
+	victim := testclient.TCP(t, n.TCPAddrs()[0])
+	hello(t, n, victim, 2, 1)
+	flood := []byte(strings.Repeat(maskedFrame(0x8a, ""), 4000))
+	var flooding sync.WaitGroup
+	for user := contract.UserID(3); user < 9; user++ {
+		p, _ := dialPeer(t, n, webSocket, user)
+		flooding.Go(func() {
+			for {
+				if _, err := p.conn.Write(flood); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		settle(t, victim)
+	}
+	for _, ch := range n.all() {
+		ch.end(contract.SessionEnded, "over")
+	}
+	eventually(t, "all have gone", func() bool { return len(n.all()) == 0 })
+	flooding.Wait()
 }
 
 // ledger is a list of sessions that have ended.

@@ -76,7 +76,7 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		waiting: with.NewGauge(prometheus.GaugeOpts{
 			Name: "gochat_drain_waiting_connections", Help: "Connections that are still to be told to go."}),
 		forced: with.NewCounter(prometheus.CounterOpts{
-			Name: "gochat_connections_forced_total", Help: "Connections that were ended and whose client did not close its side in time."}),
+			Name: "gochat_connections_forced_total", Help: "Connections that were ended and whose client did not take the last frames, or close its side, in time."}),
 		replayed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_messages_replayed_total", Help: "Messages sent again to connections that resumed."}),
 	}

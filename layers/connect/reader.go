@@ -2,6 +2,7 @@ package connect
 
 import (
 	"errors"
+	"runtime"
 	"syscall"
 
 	"gochat/layers/connect/wire"
@@ -35,7 +36,7 @@ func (c *channel) read() {
 		if errors.Is(err, syscall.EAGAIN) {
 			break
 		}
-		if n <= 0 {
+		if n <= 0 || c.cut.Load() {
 			c.srv.dismiss(c)
 			return
 		}
@@ -57,9 +58,11 @@ func (c *channel) read() {
 			copy(into, rest)
 			buf = into
 		}
+		c.watchUnfinished(have > 0)
 		if all {
 			break
 		}
+		runtime.Gosched() // whoever sends without end takes turns with the others
 	}
 	if have > 0 && &buf[0] == &(*pooled)[0] {
 		buf = append(make([]byte, 0, max(restBuffer, 2*have)), buf[:have]...)
@@ -90,14 +93,27 @@ func (c *channel) park(rest []byte) {
 	default:
 		c.partial = nil
 	}
-	if c.partial != nil && c.begunAt.Load() == 0 {
-		c.begunAt.Store(c.srv.unfinished.add(c))
-	}
 	c.parked.Store(true)
 	if err := c.srv.poller.wait(c); err != nil {
-		c.parked.Store(false)
 		c.srv.tel.Log.Error("connection cannot be waited for", "err", err)
-		c.srv.dismiss(c)
+		c.srv.dismissParked(c)
+		return
+	}
+	select {
+	case <-c.srv.polled: // nobody tells of it any more
+		c.srv.dismissParked(c)
+	default:
+	}
+}
+
+// watchUnfinished gives whoever has begun a message, or goes on with one, so long for the rest of it. It is called whenever
+// something has been read, with whether there is a part of a packet or frame.
+func (c *channel) watchUnfinished(part bool) {
+	switch begun := c.begunAt.Load(); {
+	case !part && (c.partial == nil || !c.partial.inParts):
+		c.begunAt.Store(0)
+	case begun == 0:
+		c.begunAt.Store(c.srv.unfinished.add(c))
 	}
 }
 
@@ -135,7 +151,10 @@ func (c *channel) next(b []byte) (size int, closed bool, err error) {
 	if err != nil || size > len(b) {
 		return size, false, err
 	}
-	closed, err = c.frame(&f)
+	if f.Control() && (c.partial == nil || !c.partial.inParts) {
+		c.begunAt.Store(0) // what begins behind it has its own time
+	}
+	closed, err = c.onFrame(&f)
 	return size, closed, err
 }
 

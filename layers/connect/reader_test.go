@@ -228,8 +228,12 @@ func TestExpiry(t *testing.T) {
 		}
 		start := time.Now()
 		var ends []end
-		e := newExpiry(func() time.Duration { return after }, func(number uint64, began int64) {
-			if waited := time.Since(time.Unix(0, began)); waited < after || waited > after+expirySlack {
+		var mu sync.Mutex
+		begun := make(map[uint64]time.Time)
+		e := newExpiry(func() time.Duration { return after }, func(number uint64, _ int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			if waited := time.Since(begun[number]); waited < after || waited > after+expirySlack+time.Microsecond {
 				t.Errorf("%d waited %v, want %v", number, waited, after)
 			}
 			ends = append(ends, end{number, time.Since(start)})
@@ -241,6 +245,9 @@ func TestExpiry(t *testing.T) {
 		for _, pause := range []time.Duration{0, 0, time.Millisecond, time.Second, 20 * time.Second, 4 * time.Second, 0, time.Minute} {
 			time.Sleep(pause)
 			want++
+			mu.Lock()
+			begun[uint64(want)] = time.Now()
+			mu.Unlock()
 			e.add(&channel{number: uint64(want)})
 		}
 		time.Sleep(2 * after)

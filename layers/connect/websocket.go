@@ -47,8 +47,8 @@ var (
 	errBinary  = contract.Errorf(contract.BadRequest, "want text messages, not binary")
 )
 
-// frame acts on one frame. An error is for endFor.
-func (c *channel) frame(f *wire.Frame) (closed bool, err error) {
+// onFrame acts on one frame. An error is for endFor.
+func (c *channel) onFrame(f *wire.Frame) (closed bool, err error) {
 	switch f.Opcode {
 	case wire.OpcodePing:
 		c.sendRaw(wire.AppendControl(nil, wire.OpcodePong, f.Payload))
