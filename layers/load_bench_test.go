@@ -51,7 +51,7 @@ func BenchmarkLoad(b *testing.B) {
 			o.Scenario, o.Connections, o.Transport = bench.Idle, 10_000, bench.TCP
 		}},
 		{name: "churn", set: func(o *BenchOptions) {
-			o.Scenario, o.Connections, o.Users, o.For = bench.Churn, 10_000, 1000, 20*time.Second
+			o.Scenario, o.Connections, o.Users, o.For = bench.Churn, 10_000, 10_000, 20*time.Second
 		}},
 		{name: "slow", set: func(o *BenchOptions) {
 			// Some megabytes for each who does not read: the kernel holds four.

@@ -95,6 +95,9 @@ func (q *Queue) session(ctx context.Context, h queue.Handler) error {
 		kgo.HeartbeatInterval(q.cfg.Session/5),
 		// A partition is given up after what is in flight, and that must be within this time.
 		kgo.RebalanceTimeout(q.cfg.Drain+3*opTimeout),
+		// Whoever joins while others do may begin that time anew: a member that gives up before, and joins again under a
+		// new name, would do so to the others for ever.
+		kgo.RequestTimeoutOverhead(q.cfg.Drain+6*opTimeout),
 		kgo.RetryTimeout(q.cfg.Session),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
