@@ -29,7 +29,7 @@ func (t transport) String() string { return [...]string{"websocket", "tcp", "web
 // frame is one client frame as it goes over each transport, made once a node and shared by every channel.
 type frame [deflated + 1][]byte
 
-// newFrame is compressed for nobody.
+// newFrame is the JSON as it goes over each transport, compressed over none.
 func newFrame(json []byte) frame {
 	text := webSocket.frame(json)
 	return frame{webSocket: text, tcp: tcp.frame(json), deflated: text}

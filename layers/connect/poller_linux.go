@@ -67,15 +67,17 @@ func (p *poller) run(ctx context.Context) error {
 		n := 0
 		var waitErr error
 		err := p.raw.Read(func(fd uintptr) bool {
-			n, waitErr = unix.EpollWait(int(fd), events, 0)
-			return n > 0 || waitErr != nil && waitErr != unix.EINTR
+			for waitErr = unix.EINTR; waitErr == unix.EINTR; {
+				n, waitErr = unix.EpollWait(int(fd), events, 0)
+			}
+			return n > 0 || waitErr != nil // else the next event is told
 		})
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("wait for sockets: %w", err)
-		case waitErr != nil && waitErr != unix.EINTR:
+		case waitErr != nil:
 			return fmt.Errorf("wait for sockets: %w", waitErr)
 		}
 		for _, e := range events[:max(n, 0)] {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -141,40 +139,6 @@ func TestSplitCharacter(t *testing.T) {
 	}
 	if f, err := p.next(); err != nil || f.Op() != int(wire.OpPong) {
 		t.Errorf("got %v, %v, want a pong", f, err)
-	}
-}
-
-// TestIdleHasNoGoroutine: where there is epoll, a connection that nothing comes from costs no goroutine.
-func TestIdleHasNoGoroutine(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("elsewhere each has one")
-	}
-	const connections = 200
-	n := startNode(t, obliging(), nil)
-	before := runtime.NumGoroutine()
-	var all []net.Conn
-	for i := range connections {
-		c, err := net.Dial("tcp", n.TCPAddrs()[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		if _, err := c.Write(testclient.Packet(fmt.Appendf(nil, `{"op":6,"authToken":%q}`, token(contract.UserID(i+1), 1)))); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, c)
-	}
-	eventually(t, "all are there, and nobody works", func() bool {
-		users, _ := n.present()
-		return len(users) == connections && runtime.NumGoroutine() < before+connections/10
-	})
-	for _, c := range all { // and they still live
-		if _, err := c.Write(testclient.Packet([]byte(`{"op":10}`))); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := testclient.ReadPacket(c); err != nil || !strings.Contains(string(got), `"op":11`) {
-			t.Fatalf("a ping is answered by %s, %v", got, err)
-		}
 	}
 }
 
