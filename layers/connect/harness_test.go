@@ -374,7 +374,7 @@ func settle(t testing.TB, c *testclient.Conn) {
 
 // note is a delivery of a frame that says which it is, of a conversation or, with seq 0, of none.
 func note(conversation contract.Conversation, seq int64, text string) contract.Delivery {
-	return noteAt(conversation, seq, text, time.Now())
+	return noteAt(conversation, seq, text, nextMilli(time.Now())) // due to whoever has come until now, see servedUser.since
 }
 
 func noteAt(conversation contract.Conversation, seq int64, text string, accepted time.Time) contract.Delivery {
