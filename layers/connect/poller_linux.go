@@ -23,6 +23,10 @@ type poller struct {
 // events are told once, until wait is called again. Whoever closes, or is closed, can be read as well.
 const pollEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
+// pollPause is between two looks at the sockets while they come more often than that: each look wakes the process, and what is
+// read together is sent on together.
+const pollPause = 4 * time.Millisecond
+
 // newPoller tells by wake, which does not block, the number of each channel that can be read.
 func newPoller(wake func(number uint64)) (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -63,6 +67,7 @@ func (p *poller) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.epoll.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	events := make([]unix.EpollEvent, 256)
+	var told time.Time
 	for {
 		n := 0
 		var waitErr error
@@ -83,5 +88,11 @@ func (p *poller) run(ctx context.Context) error {
 		for _, e := range events[:max(n, 0)] {
 			p.wake(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 		}
+		now := time.Now()
+		if 0 < n && n < len(events) && now.Sub(told) < pollPause {
+			time.Sleep(pollPause)
+			now = now.Add(pollPause)
+		}
+		told = now
 	}
 }
