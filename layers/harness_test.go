@@ -33,6 +33,8 @@ type node struct {
 	Layers  []string
 	DataDir string
 	Config  Config
+	Env     []string // further variables
+	Spoiled string   // one of spoiled()
 }
 
 func TestMain(m *testing.M) {
@@ -63,7 +65,7 @@ func beNode(told string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test that holds the other end
 		stop()
 	}()
-	o := Options{Layers: n.Layers, Log: os.Stderr, Ready: func(a Addresses) {
+	o := Options{Layers: n.Layers, Log: os.Stderr, seams: spoiled()[n.Spoiled], Ready: func(a Addresses) {
 		_ = json.NewEncoder(os.Stdout).Encode(a) // a test that does not read it fails for lack of it
 	}}
 	var err error
@@ -205,7 +207,7 @@ func (n node) spawn(t testing.TB) *running {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), nodeVariable+"="+string(told))
+	cmd.Env = append(append(os.Environ(), n.Env...), nodeVariable+"="+string(told))
 	r := &running{log: &syncBuffer{}}
 	cmd.Stderr = r.log
 	stdin, err := cmd.StdinPipe()

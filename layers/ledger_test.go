@@ -222,6 +222,9 @@ func (b *books) settle(t *testing.T, what string) {
 
 func (b *books) chance(percent int) bool { return b.faults.Load() && rand.IntN(100) < percent }
 
+// System implements task.Queue.
+func (*books) System() string { return "books" }
+
 // Consume implements task.Queue. What fails is handed over again, and now and then what did not.
 func (b *books) Consume(ctx context.Context, h contract.Handler) error {
 	var consuming sync.WaitGroup

@@ -33,12 +33,15 @@ type Options struct {
 	Log    io.Writer // JSON lines
 	// Ready is called once every layer works.
 	Ready func(Addresses)
+
+	seams seams
 }
 
 // process is one run.
 type process struct {
 	cfg    Config
 	layers []string
+	seams  seams
 	seen   *observability.Observability
 	health *observability.Health
 	log    *slog.Logger
@@ -85,7 +88,7 @@ func run(ctx context.Context, cfg Config, o Options, prepare func(*process) erro
 		return fmt.Errorf("set up observability: %w", err)
 	}
 	p := &process{
-		cfg: cfg, layers: o.Layers, seen: seen, health: observability.NewHealth(), log: seen.Log(),
+		cfg: cfg, layers: o.Layers, seams: o.seams, seen: seen, health: observability.NewHealth(), log: seen.Log(),
 		life:  &lifecycle{log: seen.Log(), fail: fail},
 		views: make(map[string]*discovery.View),
 	}
@@ -255,7 +258,7 @@ func (p *process) queue(ctx context.Context, layer string, owner queue.Ownership
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	p.life.closing(layer+" queue", q.Close)
-	return q, p.awaitAndWatch(ctx, layer+": queue", q.Ping)
+	return seam(p.seams.queue, q), p.awaitAndWatch(ctx, layer+": queue", q.Ping)
 }
 
 // Bounds of the end.

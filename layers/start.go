@@ -59,7 +59,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("logic: %w", err)
 	}
-	if err := p.server.ServeLogic(l, tel); err != nil {
+	if err := p.server.ServeLogic(seam[contract.LogicService](p.seams.logic, l), tel); err != nil {
 		return err
 	}
 	if p.ownDatabase && p.cfg.onLoopback() {
@@ -122,11 +122,11 @@ func (p *process) startConnect(ctx context.Context) error {
 		node, alive := p.member.Node(contract.LayerConnect)
 		return node.Ref, alive
 	}
-	c, err := connect.New(p.cfg.Connect, toLogic, routes, self, tel)
+	c, err := connect.New(p.cfg.Connect, seam[contract.Logic](p.seams.toLogic, toLogic), routes, self, tel)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	if err := p.server.ServeConnect(c, tel); err != nil {
+	if err := p.server.ServeConnect(seam[contract.Connect](p.seams.connect, c), tel); err != nil {
 		_ = c.Close() // the other error is the one to tell
 		return err
 	}
@@ -192,7 +192,7 @@ func (p *process) startTask(ctx context.Context) error {
 	}
 	toConnect := rpc.NewClients(p.cfg.RPC, tel).Connect(peers(connects))
 	p.life.closing("task clients", toConnect.Close)
-	t := task.New(p.cfg.Task, q, routes, connectNodes{connects, toConnect}, tel)
+	t := task.New(p.cfg.Task, q, routes, seam[task.Connects](p.seams.toConnect, connectNodes{connects, toConnect}), tel)
 	p.life.run("task", t.Run)
 	// Before the task drains: the others take its partitions while it does.
 	p.life.closing("task registration", p.leave(contract.LayerTask, 0))
@@ -230,7 +230,7 @@ func (p *process) startAPI(ctx context.Context) error {
 	}
 	toLogic := rpc.NewClients(p.cfg.RPC, tel).Logic(peers(logics))
 	p.life.closing("api clients", toLogic.Close)
-	a, err := api.New(p.cfg.API, toLogic, tel)
+	a, err := api.New(p.cfg.API, seam[contract.Logic](p.seams.toLogic, toLogic), tel)
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
 	}

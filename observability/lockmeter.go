@@ -56,6 +56,9 @@ func (m *Mutex) lockSlow() {
 	m.waited, m.timed = max(time.Since(start), 1), true
 }
 
+// Waited is how long the acquisition that holds the lock had to wait for it. Only its holder may ask.
+func (m *Mutex) Waited() time.Duration { return m.waited }
+
 // Unlock releases the lock; that it is held is the caller's to know.
 func (m *Mutex) Unlock() {
 	if !m.timed {

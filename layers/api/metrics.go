@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/trace"
+
+	"gochat/observability"
 )
 
 type metrics struct {
@@ -34,11 +36,5 @@ func newMetrics(reg prometheus.Registerer) metrics {
 
 func (m metrics) answered(ctx context.Context, route, method string, status int, took time.Duration) {
 	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	seconds := m.seconds.WithLabelValues(route, method)
-	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
-		seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(),
-			prometheus.Labels{"trace_id": span.TraceID().String()})
-		return
-	}
-	seconds.Observe(took.Seconds())
+	observability.Observe(m.seconds.WithLabelValues(route, method), took.Seconds(), trace.SpanContextFromContext(ctx))
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"slices"
 	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
 	"gochat/observability"
@@ -11,8 +14,10 @@ import (
 
 // bucket owns the channels of the users that hash to it, and its part of each room.
 type bucket struct {
-	jobs chan *job
-	m    bucketMetrics
+	number int
+	jobs   chan *job
+	m      bucketMetrics
+	tracer trace.Tracer
 
 	mu       *observability.Mutex
 	users    map[contract.UserID][]*channel
@@ -35,8 +40,10 @@ type membership struct {
 // jobQueue is how many pushes wait for a bucket before the callers do.
 const jobQueue = 64
 
-func newBucket(m bucketMetrics) *bucket {
+func newBucket(number int, m bucketMetrics, tracer trace.Tracer) *bucket {
 	return &bucket{
+		number:   number,
+		tracer:   tracer,
 		jobs:     make(chan *job, jobQueue),
 		m:        m,
 		mu:       observability.NewMutex(m.lock),
@@ -172,6 +179,7 @@ type delivery struct {
 	frame  frame
 	except uint64 // number of the channel that does not get it; 0 is none
 	counts [outcomes]atomic.Int32
+	trace  context.Context // of its trace; nil if that is not recorded
 
 	// The rest is the pusher's.
 	had, deferred int
@@ -210,9 +218,7 @@ func (b *bucket) run(ctx context.Context) {
 			var sum [outcomes]int
 			for rest := j.work; len(rest) > 0; {
 				n := together(rest)
-				p.to = b.receivers(p.to[:0], &rest[0])
-				p.push(rest[:n], &sum)
-				clear(p.to) // holds no connection that has ended
+				b.fanOut(&p, rest[:n], &sum)
 				rest = rest[n:]
 			}
 			b.m.count(&sum) // here, since nobody may wait for what comes of it any more
@@ -221,6 +227,21 @@ func (b *bucket) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// fanOut sends work to its receivers, which are the same throughout.
+func (b *bucket) fanOut(p *pusher, all []work, sum *[outcomes]int) {
+	traced := slices.ContainsFunc(all, func(w work) bool { return w.delivery.trace != nil })
+	part := share{bucket: b.number}
+	if traced {
+		part.began = time.Now()
+	}
+	p.to, part.waited = b.receivers(p.to[:0], &all[0])
+	p.push(all, sum)
+	if part.members = len(p.to); traced && part.members > 0 {
+		part.trace(b.tracer, all, p.counts)
+	}
+	clear(p.to) // holds no connection that has ended
 }
 
 // together is how many of the first of the work go to the same receivers, and fit one write.
@@ -236,15 +257,16 @@ func together(all []work) int {
 	return len(all)
 }
 
-// receivers copies the channels out, so that nothing is written under the lock.
-func (b *bucket) receivers(into []*channel, w *work) []*channel {
+// receivers copies the channels out, so that nothing is written under the lock, for which it waited so long.
+func (b *bucket) receivers(into []*channel, w *work) (all []*channel, waited time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	waited = b.mu.Waited()
 	if w.user != 0 {
-		return append(into, b.users[w.user]...)
+		return append(into, b.users[w.user]...), waited
 	}
 	if r := b.rooms[w.delivery.Room]; r != nil {
-		return append(into, r.members...)
+		return append(into, r.members...), waited
 	}
-	return into
+	return into, waited
 }

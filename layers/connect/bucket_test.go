@@ -9,13 +9,16 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace/noop"
 	"pgregory.net/rapid"
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/testclient"
 )
 
-func soleBucket() *bucket { return newBucket(newMetrics(prometheus.NewRegistry(), 1).buckets[0]) }
+func soleBucket() *bucket {
+	return newBucket(0, newMetrics(prometheus.NewRegistry(), 1).buckets[0], noop.NewTracerProvider().Tracer(""))
+}
 
 // TestBucketModel does to a bucket and to plain sets whatever rapid thinks of, and compares after each step.
 func TestBucketModel(t *testing.T) {
@@ -99,13 +102,13 @@ func compareBucket(t *rapid.T, b *bucket, inside map[*channel]map[contract.RoomI
 			len(b.users), len(b.rooms), len(b.channels), len(users), len(rooms), len(inside))
 	}
 	for user, want := range users {
-		if got := b.receivers(nil, &work{user: user}); !slices.Equal(numbers(got), numbers(want)) {
+		if got, _ := b.receivers(nil, &work{user: user}); !slices.Equal(numbers(got), numbers(want)) {
 			t.Fatalf("user %d: got %v, want %v", user, numbers(got), numbers(want))
 		}
 	}
 	for room, want := range rooms {
 		d := &delivery{Delivery: &contract.Delivery{Room: room}}
-		if got := b.receivers(nil, &work{delivery: d}); !slices.Equal(numbers(got), numbers(want)) {
+		if got, _ := b.receivers(nil, &work{delivery: d}); !slices.Equal(numbers(got), numbers(want)) {
 			t.Fatalf("room %d: got %v, want %v", room, numbers(got), numbers(want))
 		}
 	}

@@ -53,7 +53,7 @@ func (t transport) lastFrame(code contract.Code, closeCode int, message string, 
 	if code == contract.Unavailable {
 		last = t.frame(wire.AppendGoingAway(nil, comeBack))
 	}
-	last = append(last, t.frame(wire.AppendError(nil, "", &contract.Error{Code: code, Message: message}))...)
+	last = append(last, t.frame(wire.AppendError(nil, "", "", &contract.Error{Code: code, Message: message}))...)
 	if t != tcp {
 		last = wire.AppendControl(last, wire.OpcodeClose, wire.ClosePayload(closeCode, string(code)))
 	}

@@ -98,8 +98,8 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 	for i := range c.channels {
 		c.channels[i] = make(map[uint64]*channel)
 	}
-	for _, m := range c.m.buckets {
-		c.buckets = append(c.buckets, newBucket(m))
+	for i, m := range c.m.buckets {
+		c.buckets = append(c.buckets, newBucket(i, m, c.tracer))
 	}
 	tell := func(ctx context.Context, rooms []contract.RoomID) error {
 		_, err := logic.PresenceChanged(ctx, &contract.PresenceChangedRequest{Rooms: rooms})
@@ -307,6 +307,9 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 	for i := range deliveries {
 		d := &delivery{Delivery: &deliveries[i], frame: c.frame(deliveries[i].Frame)}
 		d.except = c.excepted(d.Except)
+		if observability.IsSampled(d.Traceparent) {
+			d.trace = observability.Remote(context.Background(), d.Traceparent)
+		}
 		p.deliveries[i] = d
 	}
 	done := make(chan struct{}, len(c.buckets))
@@ -331,7 +334,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone),
 			Had: d.had, Deferred: d.deferred, Absent: d.absent}
 		if d.Seq > 0 && n(written) > 0 {
-			c.m.seconds.Observe(time.Since(d.AcceptedAt).Seconds())
+			observability.ObserveIn(c.m.seconds, time.Since(d.AcceptedAt).Seconds(), d.Traceparent)
 		}
 	}
 	return results, nil

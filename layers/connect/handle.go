@@ -5,11 +5,11 @@ import (
 	"strconv"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // handle acts on one client frame. It is called by the reader alone; what goes wrong is answered with an error
@@ -18,19 +18,22 @@ func (c *channel) handle(data []byte) {
 	request, err := wire.Decode(data)
 	if err != nil {
 		c.srv.m.frames.WithLabelValues("invalid").Inc()
-		c.refuse(request.ClientID, err)
+		c.refuse(context.Background(), request.ClientID, err)
 		return
 	}
-	c.srv.m.frames.WithLabelValues(strconv.Itoa(int(request.Op))).Inc()
+	op := strconv.Itoa(int(request.Op))
+	c.srv.m.frames.WithLabelValues(op).Inc()
 
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Timeout)
 	defer cancel()
-	if request.Traceparent != "" {
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{contract.HeaderTraceparent: request.Traceparent})
-	}
-	ctx, span := c.srv.tracer.Start(ctx, "receive frame", trace.WithSpanKind(trace.SpanKindServer))
+	ctx, span := c.startFrame(ctx, &request)
 	defer span.End()
 	err = c.act(ctx, &request)
+	observability.Observe(c.srv.m.frameSeconds.WithLabelValues(op), time.Since(began).Seconds(), span.SpanContext())
+	if err != nil && span.IsRecording() {
+		endWithError(span, err)
+	}
 	switch code := contract.CodeOf(err); {
 	case err == nil:
 		return
@@ -40,13 +43,18 @@ func (c *channel) handle(data []byte) {
 	case code == contract.Internal:
 		c.srv.tel.Log.ErrorContext(ctx, "frame not handled", "op", int(request.Op), "err", err)
 	}
-	c.refuse(request.ClientID, err)
+	c.refuse(ctx, request.ClientID, err)
 }
 
-func (c *channel) refuse(clientID string, err error) {
+// refuse answers with an error frame, which names the trace of ctx.
+func (c *channel) refuse(ctx context.Context, clientID string, err error) {
 	e := contract.AsError(err)
 	c.srv.m.errors.WithLabelValues(string(e.Code)).Inc()
-	c.send(wire.AppendError(nil, clientID, e))
+	traceID := ""
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		traceID = span.TraceID().String()
+	}
+	c.send(wire.AppendError(nil, clientID, traceID, e))
 }
 
 // act does what the frame asks for.
@@ -208,6 +216,10 @@ func (c *channel) message(ctx context.Context, r *wire.Request) error {
 	receipt, err := c.srv.logic.Send(ctx, send)
 	if err != nil {
 		return err
+	}
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(observability.AttrMessageID.String(receipt.ID.String()),
+			observability.AttrConversation.String(string(receipt.Conversation)), observability.AttrSeq.Int64(receipt.Seq))
 	}
 	if r.ClientID != "" || r.Op == wire.OpDirect {
 		c.send(wire.AppendAck(nil, r.ClientID, receipt))

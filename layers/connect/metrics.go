@@ -2,6 +2,7 @@ package connect
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -10,21 +11,22 @@ import (
 )
 
 type metrics struct {
-	connections [deflated + 1]prometheus.Gauge // by transport
-	turnedAway  prometheus.Counter
-	compressed  prometheus.Counter
-	frames      *prometheus.CounterVec
-	errors      *prometheus.CounterVec
-	closes      *prometheus.CounterVec
-	deliveries  [outcomes]prometheus.Counter // by outcome
-	queueBytes  prometheus.Gauge
-	writeFrames prometheus.Histogram
-	seconds     prometheus.Histogram
-	registered  prometheus.Counter
-	draining    prometheus.Gauge
-	waiting     prometheus.Gauge
-	forced      prometheus.Counter
-	replayed    prometheus.Counter
+	connections  [deflated + 1]prometheus.Gauge // by transport
+	turnedAway   prometheus.Counter
+	compressed   prometheus.Counter
+	frames       *prometheus.CounterVec
+	frameSeconds *prometheus.HistogramVec
+	errors       *prometheus.CounterVec
+	closes       *prometheus.CounterVec
+	deliveries   [outcomes]prometheus.Counter // by outcome
+	queueBytes   prometheus.Gauge
+	writeFrames  prometheus.Histogram
+	seconds      prometheus.Histogram
+	registered   prometheus.Counter
+	draining     prometheus.Gauge
+	waiting      prometheus.Gauge
+	forced       prometheus.Counter
+	replayed     prometheus.Counter
 
 	repairs, repaired, repairFailures, abandoned, putOff prometheus.Counter
 
@@ -59,6 +61,10 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		compressed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_frames_compressed_total", Help: "Frames that were compressed, once for all connections of this node."}),
 		frames: vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
+		frameSeconds: with.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gochat_frame_seconds", Help: "From a client frame's coming to its being acted on, by op.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, NativeHistogramBucketFactor: 1.1,
+			NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour}, []string{"op"}),
 		errors: vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
 		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
 		queueBytes: with.NewGauge(prometheus.GaugeOpts{

@@ -135,7 +135,7 @@ func BenchmarkReceivers(b *testing.B) {
 	var into []*channel
 	b.ReportAllocs()
 	for b.Loop() {
-		into = bucket.receivers(into[:0], w)
+		into, _ = bucket.receivers(into[:0], w)
 	}
 	if len(into) != 1000 {
 		b.Fatalf("%d members", len(into))

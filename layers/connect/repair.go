@@ -45,6 +45,7 @@ func (c *Connect) repairMissed(ctx context.Context) {
 func (c *Connect) repair(ctx context.Context, one hole) {
 	ctx, span := c.tracer.Start(ctx, "repair", trace.WithAttributes(attribute.String("gochat.conversation", string(one.conversation))))
 	defer span.End()
+	about := &traces{span: span}
 	var total page
 	looks := 0
 	for pause := repairRetry; ; {
@@ -53,7 +54,7 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 			break
 		}
 		last := missing.After
-		got, err := c.repairPage(ctx, one, missing)
+		got, err := c.repairPage(ctx, one, missing, about)
 		if total.missed == 0 && got.missed > 0 {
 			c.m.repairs.Inc() // else it was only to find out from where on the conversation is due
 		}
@@ -171,7 +172,7 @@ type page struct {
 }
 
 // repairPage pushes one page of what is missing.
-func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.DeliveriesRequest) (got page, err error) {
+func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.DeliveriesRequest, about *traces) (got page, err error) {
 	asking, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	reply, err := c.logic.Deliveries(asking, &missing)
 	cancel()
@@ -208,6 +209,7 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 			} else {
 				got.missed++
 			}
+			about.link(d.Traceparent)
 			if one.room != 0 {
 				p.toRoom(d)
 			} else {

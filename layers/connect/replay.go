@@ -6,6 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 )
@@ -28,6 +31,11 @@ type replay struct {
 // the user's. Each conversation's replay ends with an op 22. Until then, and until the client has asked for the last
 // page, its live messages are withheld: the pages contain them.
 func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int64) error {
+	// A root of its own, linked to the frame's: it is about other messages, each with its own trace.
+	asked := trace.SpanContextFromContext(ctx)
+	ctx, span := c.srv.tracer.Start(ctx, "resume", trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: asked}))
+	defer span.End()
+	about := &traces{span: span}
 	if err := c.withhold(from); err != nil {
 		return err
 	}
@@ -39,17 +47,22 @@ func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int
 		}
 	}
 	left := replayTotal
+	defer func() {
+		if span.IsRecording() {
+			span.SetAttributes(attribute.Int("gochat.conversations", len(from)), attribute.Int("gochat.messages", replayTotal-left))
+		}
+	}()
 	conversations := slices.Sorted(maps.Keys(from))
 	for i, conversation := range conversations {
 		if c.isEnded() {
 			return nil
 		}
-		n, err := c.replayOne(ctx, conversation, from[conversation], left)
+		n, err := c.replayOne(ctx, conversation, from[conversation], left, about)
 		switch contract.CodeOf(err) {
 		case "":
 			left -= n
 		case contract.NotFound, contract.Forbidden:
-			c.refuse("", err) // of this conversation, whose replay ends with nothing; the others go on
+			c.refuse(ctx, "", err) // of this conversation, whose replay ends with nothing; the others go on
 			c.stopReplays(conversations[i : i+1])
 			c.send(wire.AppendReplayDone(nil, conversation, from[conversation]+1, from[conversation], false))
 		default:
@@ -147,7 +160,7 @@ func (c *channel) withheld(conversation contract.Conversation, seq int64) (outco
 const pushTail = time.Minute
 
 // replayOne sends one page at most, and answers how many messages it had.
-func (c *channel) replayOne(ctx context.Context, conversation contract.Conversation, after int64, left int) (int, error) {
+func (c *channel) replayOne(ctx context.Context, conversation contract.Conversation, after int64, left int, about *traces) (int, error) {
 	sent, last := 0, after
 	for {
 		if left-sent <= 0 || sent >= replayPage {
@@ -164,6 +177,7 @@ func (c *channel) replayOne(ctx context.Context, conversation contract.Conversat
 			c.waitDrained() // so that a page of long messages is no reason to call the client slow
 			c.touch()       // it takes what it is sent, while nobody reads its pongs
 			c.send(wire.AppendMessage(nil, m))
+			about.link(m.Traceparent)
 			last, latest = m.Seq, m.CreatedAt
 		}
 		sent += len(page.Messages)

@@ -9,7 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // committer stores messages by batches: what gathers while one commit runs is the next one.
@@ -18,6 +23,7 @@ type committer struct {
 	store     Store
 	publisher *publisher
 	m         *metrics
+	tracer    trace.Tracer
 	log       *slog.Logger
 
 	waiting  chan *pending
@@ -41,8 +47,8 @@ type outcome struct {
 	err     error
 }
 
-func newCommitter(cfg CommitConfig, store Store, p *publisher, m *metrics, log *slog.Logger) *committer {
-	return &committer{cfg: cfg, store: store, publisher: p, m: m, log: log, waiting: make(chan *pending, cfg.Queue)}
+func newCommitter(cfg CommitConfig, store Store, p *publisher, m *metrics, tracer trace.Tracer, log *slog.Logger) *committer {
+	return &committer{cfg: cfg, store: store, publisher: p, m: m, tracer: tracer, log: log, waiting: make(chan *pending, cfg.Queue)}
 }
 
 // busyRetry is what a sender is told to wait when the queue is full: a few commits.
@@ -186,6 +192,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	defer cancel()
 	start := time.Now()
 	results, err := c.store.Commit(ctx, messages, published)
+	c.traceCommit(batch, start, err)
 	if err != nil {
 		c.publisher.returnPublished(published)
 		c.log.Error("commit failed", "messages", len(batch), "err", err)
@@ -209,10 +216,44 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 			continue
 		}
 		c.m.accepted.Inc()
-		fresh = append(fresh, outgoingOf(messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted), results[i].Outbox))
+		d := messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted)
+		fresh = append(fresh, outgoingOf(&d, results[i].Outbox))
 	}
 	c.publisher.add(fresh)
 	for i, p := range batch {
 		p.done <- outcome{message: results[i].Message}
+	}
+}
+
+// traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit. It
+// is linked to the others of the batch.
+func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
+	var sampled []string
+	for _, p := range batch {
+		if observability.IsSampled(p.message.Traceparent) {
+			sampled = append(sampled, p.message.Traceparent)
+		}
+	}
+	if sampled == nil {
+		return
+	}
+	for _, p := range batch {
+		parent := p.message.Traceparent
+		if !observability.IsSampled(parent) {
+			continue
+		}
+		_, span := c.tracer.Start(observability.Remote(context.Background(), parent), "commit", trace.WithTimestamp(p.accepted),
+			trace.WithLinks(observability.LinksTo(sampled, parent)...))
+		if span.IsRecording() {
+			span.SetAttributes(
+				observability.AttrMessageID.String(p.message.ID.String()),
+				attribute.Int("gochat.batch.messages", len(batch)),
+				attribute.Float64("gochat.wait.seconds", began.Sub(p.accepted).Seconds()),
+			)
+			if err != nil {
+				span.SetStatus(codes.Error, "not stored, or not known to be")
+			}
+		}
+		span.End()
 	}
 }

@@ -196,7 +196,7 @@ func TestDeadlineTellsWhatIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, tel := &stuckStore{enter: make(chan struct{})}, observability.Discard()
 		m := newMetrics(tel.Metrics)
-		c := newCommitter(Defaults().Commit, s, newPublisher(s, &recordedQueue{}, m, tel.Log), m, tel.Log)
+		c := newCommitter(Defaults().Commit, s, newPublisher(s, entranceOf(&recordedQueue{}), m, tel.Log), m, untraced(), tel.Log)
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { c.run(ctx) })

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/ids"
 	"gochat/layers/internal/session"
@@ -179,6 +181,12 @@ func (q *recordedQueue) Publish(_ context.Context, items []contract.Item) error 
 	}
 	return err
 }
+
+func (*recordedQueue) System() string { return "recorded" }
+
+func untraced() trace.Tracer { return observability.Discard().Traces.Tracer("test") }
+
+func entranceOf(q Publisher) *entrance { return &entrance{q, untraced()} }
 
 // Partition implements Publisher: a hundred of them, the room's number or that of the direct conversation's first user.
 func (q *recordedQueue) Partition(key string) int {

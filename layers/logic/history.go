@@ -147,7 +147,7 @@ func (l *Logic) Typing(ctx context.Context, r *contract.TypingRequest) (*contrac
 
 // notify pushes something that passes. If the queue does not take it, it is gone, which is what passing means.
 func (l *Logic) notify(ctx context.Context, d contract.Delivery) {
-	if err := l.deps.Publisher.Publish(ctx, []contract.Item{notice(ctx, d)}); err != nil {
+	if err := l.entrance.send(ctx, notice(ctx, d)); err != nil {
 		l.tel.Log.DebugContext(ctx, "notice not published", "err", err)
 	}
 }

@@ -64,6 +64,7 @@ type Presence interface {
 type Publisher interface {
 	Publish(ctx context.Context, items []contract.Item) error
 	Partition(key string) int
+	System() string // what the broker is called in spans
 }
 
 // IDs makes message ids. It fails while this process has no node number.
@@ -123,6 +124,7 @@ type Logic struct {
 	limits    *limits
 	committer *committer
 	presence  *announcer
+	entrance  *entrance
 	demo      atomic.Bool // the demo users may log in
 }
 
@@ -145,6 +147,8 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 		return nil, err
 	}
 	m := newMetrics(tel.Metrics)
+	tracer := tel.Traces.Tracer("gochat/layers/logic")
+	in := &entrance{deps.Publisher, tracer}
 	return &Logic{
 		cfg: cfg, auth: auth, deps: deps, tel: tel,
 		passwords: newPasswords(auth.Argon2),
@@ -152,8 +156,9 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 		rooms:     rooms,
 		names:     names,
 		limits:    limits,
-		committer: newCommitter(cfg.Commit, deps.Store, newPublisher(deps.Store, deps.Publisher, m, tel.Log), m, tel.Log),
-		presence:  newAnnouncer(deps.Presence, deps.Publisher, deps.Nodes, m, tel.Log),
+		committer: newCommitter(cfg.Commit, deps.Store, newPublisher(deps.Store, in, m, tel.Log), m, tracer, tel.Log),
+		presence:  newAnnouncer(deps.Presence, in, deps.Nodes, m, tel.Log),
+		entrance:  in,
 	}, nil
 }
 

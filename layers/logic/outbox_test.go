@@ -145,7 +145,7 @@ func TestOutboxGrowsWhileItIsRead(t *testing.T) {
 		s.rows = append(s.rows, row(contract.OutboxPosition(1000+i), 2, i+1))
 	}
 	q := &recordedQueue{}
-	p := newPublisher(s, q, newMetrics(observability.Discard().Metrics), observability.Discard().Log)
+	p := newPublisher(s, entranceOf(q), newMetrics(observability.Discard().Metrics), observability.Discard().Log)
 	all := func(time.Time) bool { return true }
 	for _, want := range []int{publishBatch + 100, publishBatch + 102} {
 		if err := p.publishOutbox(t.Context(), all); err != nil {
@@ -175,7 +175,7 @@ func (silentStore) OutboxEnd(ctx context.Context) (contract.OutboxPosition, erro
 // A database that does not answer keeps neither the publisher nor the sweeper from their end.
 func TestOutboxIsNotWaitedForForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPublisher(silentStore{}, &recordedQueue{}, newMetrics(observability.Discard().Metrics), observability.Discard().Log)
+		p := newPublisher(silentStore{}, entranceOf(&recordedQueue{}), newMetrics(observability.Discard().Metrics), observability.Discard().Log)
 		p.fallBehind()
 		stop := make(chan struct{})
 		var running sync.WaitGroup

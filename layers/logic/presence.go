@@ -16,7 +16,7 @@ import (
 // announcer tells rooms who is online: when asked to, and, gathered, when somebody came or went.
 type announcer struct {
 	presence Presence
-	queue    Publisher
+	queue    *entrance
 	nodes    Nodes
 	m        *metrics
 	log      *slog.Logger
@@ -35,7 +35,7 @@ const (
 	forgetEvery   = 5 * time.Second        // how often dead lives are looked for when no node changes
 )
 
-func newAnnouncer(presence Presence, queue Publisher, nodes Nodes, m *metrics, log *slog.Logger) *announcer {
+func newAnnouncer(presence Presence, queue *entrance, nodes Nodes, m *metrics, log *slog.Logger) *announcer {
 	return &announcer{
 		presence: presence, queue: queue, nodes: nodes, m: m, log: log, wake: make(chan struct{}, 1),
 		dirty: make(map[contract.RoomID]time.Time), next: make(map[contract.RoomID]time.Time),
@@ -177,7 +177,7 @@ func (a *announcer) announceNames(ctx context.Context, room contract.RoomID) (in
 
 func (a *announcer) push(ctx context.Context, room contract.RoomID, frame []byte) error {
 	d := contract.Delivery{Conversation: contract.RoomConversation(room), Room: room, Frame: frame}
-	if err := a.queue.Publish(ctx, []contract.Item{notice(ctx, d)}); err != nil {
+	if err := a.queue.send(ctx, notice(ctx, d)); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	a.m.announcements.Inc()

@@ -25,7 +25,7 @@ import (
 // from the outbox too, after the pause between two tries, and after as long as a try takes to fail, publishTimeout at most.
 type publisher struct {
 	store Store
-	queue Publisher
+	queue *entrance
 	m     *metrics
 	log   *slog.Logger
 	wake  chan struct{}
@@ -37,16 +37,6 @@ type publisher struct {
 	behind    bool
 	doubted   time.Time                 // it stays behind until then
 	published []contract.OutboxPosition // rows to delete with the next commit
-}
-
-// outgoing is a stored message as it goes to the queue, and its row of the outbox.
-type outgoing struct {
-	row  contract.OutboxPosition
-	item contract.Item
-}
-
-func outgoingOf(d contract.Delivery, row contract.OutboxPosition) outgoing {
-	return outgoing{row, item(string(d.Conversation), d.Traceparent, encode(&d))}
 }
 
 const (
@@ -62,7 +52,7 @@ const (
 	doubtTime       = sweepAge         // in which a commit in doubt comes through, or else is left to the sweeper
 )
 
-func newPublisher(store Store, queue Publisher, m *metrics, log *slog.Logger) *publisher {
+func newPublisher(store Store, queue *entrance, m *metrics, log *slog.Logger) *publisher {
 	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1)}
 }
 
@@ -263,9 +253,10 @@ func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool)
 				continue
 			}
 			anyDue = true
-			if !stuck[p.queue.Partition(string(m.Conversation))] {
+			if !stuck[p.queue.queue.Partition(string(m.Conversation))] {
 				// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
-				batch = append(batch, outgoingOf(messageDelivery(m, "", m.CreatedAt), rows[i].Position))
+				d := messageDelivery(m, "", m.CreatedAt)
+				batch = append(batch, outgoingOf(&d, rows[i].Position))
 			}
 		}
 		if !anyDue {
@@ -307,20 +298,16 @@ func (p *publisher) publish(ctx context.Context, batch []outgoing) (held []outgo
 	if len(batch) == 0 {
 		return nil, nil
 	}
-	items := make([]contract.Item, len(batch))
-	for i := range batch {
-		items[i] = batch[i].item
-	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	err = p.queue.Publish(ctx, items)
+	err = p.queue.send(ctx, batch)
 	var partial *contract.PublishError
 	switch {
 	case err == nil:
 		held = batch
 	case errors.As(err, &partial):
 		for _, o := range batch {
-			if !slices.Contains(partial.Partitions, p.queue.Partition(o.item.Key)) {
+			if !slices.Contains(partial.Partitions, p.queue.queue.Partition(o.item.Key)) {
 				held = append(held, o)
 			}
 		}

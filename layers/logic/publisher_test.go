@@ -319,7 +319,7 @@ func TestDoubtEnds(t *testing.T) {
 // What was committed, and whose row of the outbox is not known, is published from there and is out of it then.
 func TestRowNotKnown(t *testing.T) {
 	h := newHouse(t)
-	p := newPublisher(h.store, h.queue, h.logic(t).committer.m, observability.Discard().Log)
+	p := newPublisher(h.store, entranceOf(h.queue), h.logic(t).committer.m, observability.Discard().Log)
 	leave(t, h, "room:1", 2, time.Now())
 	p.add([]outgoing{{item: contract.Item{Key: "room:1"}}})
 	if !p.isBehind() || len(p.gathered) != 0 {
@@ -334,7 +334,7 @@ func TestRowNotKnown(t *testing.T) {
 // A queue that is slow does not make memory grow: beyond the bound all is left to the outbox, and comes from there.
 func TestGatheredIsBounded(t *testing.T) {
 	h := newHouse(t)
-	p := newPublisher(h.store, h.queue, h.logic(t).committer.m, observability.Discard().Log)
+	p := newPublisher(h.store, entranceOf(h.queue), h.logic(t).committer.m, observability.Discard().Log)
 	some := make([]outgoing, maxGathered)
 	for i := range some {
 		some[i].row = contract.OutboxPosition(i + 1)

@@ -7,11 +7,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 func (l *Logic) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
@@ -69,10 +70,18 @@ func (l *Logic) send(ctx context.Context, r *contract.SendRequest) (*contract.Re
 		return nil, fmt.Errorf("make message id: %w", err)
 	}
 	m.CreatedAt = now()
-	m.Traceparent = traceparent(ctx)
+	m.Traceparent = observability.Traceparent(ctx)
 	stored, err := l.committer.commit(ctx, m, r.Origin)
 	if err != nil {
 		return nil, err
+	}
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(observability.AttrMessageID.String(stored.ID.String()),
+			observability.AttrConversation.String(string(stored.Conversation)), observability.AttrSeq.Int64(stored.Seq))
+		if stored.ID != m.ID { // the first one's, in another trace
+			span.AddLink(trace.Link{SpanContext: observability.SpanContext(stored.Traceparent)})
+			span.SetAttributes(attribute.Bool("gochat.duplicate", true))
+		}
 	}
 	return &contract.Receipt{
 		ID: stored.ID, Conversation: stored.Conversation, Seq: stored.Seq, CreatedAt: stored.CreatedAt,
@@ -90,18 +99,9 @@ func checkText(r *contract.SendRequest) error {
 	return nil
 }
 
-// traceparent is the W3C trace context of ctx, "" if it has none.
-func traceparent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier[contract.HeaderTraceparent]
-}
-
 // traceID is the 32 hex digits of a traceparent.
 func traceID(traceparent string) string {
-	ctx := propagation.TraceContext{}.Extract(context.Background(),
-		propagation.MapCarrier{contract.HeaderTraceparent: traceparent})
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+	if sc := observability.SpanContext(traceparent); sc.IsValid() {
 		return sc.TraceID().String()
 	}
 	return ""
@@ -124,20 +124,8 @@ func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.
 	return d
 }
 
-// notice is the queue item of something that passes and is not stored.
-func notice(ctx context.Context, d contract.Delivery) contract.Item {
-	d.AcceptedAt = time.Now()
-	return item(string(d.Conversation), traceparent(ctx), encode(&d))
-}
-
-func item(key, traceparent string, body []byte) contract.Item {
-	i := contract.Item{Key: key, Body: body}
-	if traceparent != "" {
-		i.Headers = map[string]string{contract.HeaderTraceparent: traceparent}
-	}
-	return i
-}
-
-func encode(d *contract.Delivery) []byte {
-	return d.Append(make([]byte, 0, 64+len(d.Frame)))
+// notice is something that passes and is not stored.
+func notice(ctx context.Context, d contract.Delivery) []outgoing {
+	d.AcceptedAt, d.Traceparent = time.Now(), observability.Traceparent(ctx)
+	return []outgoing{outgoingOf(&d, 0)}
 }

@@ -64,6 +64,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
 	"gochat/observability"
@@ -92,6 +93,7 @@ func (c Config) Validate() error {
 // Queue is the queue's exit.
 type Queue interface {
 	Consume(ctx context.Context, h contract.Handler) error
+	System() string // what the broker is called in spans
 }
 
 // Routes tells where rooms and users are.
@@ -111,6 +113,7 @@ type Task struct {
 	lookups  lookups
 	connects Connects
 	tel      observability.Telemetry
+	tracer   trace.Tracer
 	m        *metrics
 
 	senders  sync.WaitGroup
@@ -133,6 +136,7 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 	with := promauto.With(tel.Metrics)
 	return &Task{
 		cfg: cfg, queue: queue, lookups: lookups{routes: routes, timeout: cfg.Timeout}, connects: connects, tel: tel,
+		tracer:   tel.Traces.Tracer("gochat/layers/task"),
 		byNode:   make(map[contract.NodeRef]*sender),
 		stopping: make(chan struct{}),
 		m: &metrics{
@@ -175,12 +179,22 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 			d.addressee = d.Users[0]
 		}
 	}
+	taken := time.Now()
 	for i := range deliveries {
-		if d := &deliveries[i]; d.Seq > 0 {
+		d := &deliveries[i]
+		t.beginProcess(d, &items[i], taken)
+		if d.Seq > 0 {
 			t.m.consumed.Inc()
-			t.m.queueDelay.Observe(time.Since(d.AcceptedAt).Seconds())
+			observability.ObserveIn(t.m.queueDelay, taken.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
 		}
 	}
+	err := t.process(ctx, deliveries)
+	endProcess(deliveries, err)
+	return err
+}
+
+// process brings deliveries to their nodes and counts those that have ended.
+func (t *Task) process(ctx context.Context, deliveries []delivery) error {
 	var e ends
 	moved, err := t.bring(ctx, deliveries, &e)
 	if err == nil && len(moved) > 0 {
@@ -199,6 +213,7 @@ type delivery struct {
 	contract.Delivery
 	addressee contract.UserID // of a direct message; what others get of it, the sender's further connections, is a courtesy
 	again     bool            // it was looked for once already
+	span      trace.Span      // nil if its trace is not recorded
 }
 
 // ends are messages of which nothing more comes, until they are counted.
@@ -208,6 +223,7 @@ type ends struct{ offline, failed int }
 func (e *ends) noteOffline(d *delivery, without ...contract.UserID) {
 	if d.Seq > 0 && slices.Contains(without, d.addressee) {
 		e.offline++
+		d.is("offline")
 	}
 }
 
@@ -329,6 +345,7 @@ func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[c
 	}
 	if d.Room != 0 {
 		nodes := routes.Rooms[d.Room]
+		d.goesTo(len(nodes))
 		for _, node := range nodes {
 			add(node, d.Delivery)
 		}
@@ -355,6 +372,7 @@ func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[c
 		forNode.Users = users
 		add(node, forNode)
 	}
+	d.goesTo(len(perNode))
 	if !d.again && d.Seq > 0 {
 		t.m.nodes.Observe(float64(len(perNode)))
 	}

@@ -90,7 +90,7 @@ func AppendAck(dst []byte, clientID string, r *contract.Receipt) []byte {
 
 // AppendError appends op 21. It names the client's frame unless clientID is "", and says when another try may succeed
 // if that is known.
-func AppendError(dst []byte, clientID string, e *contract.Error) []byte {
+func AppendError(dst []byte, clientID, traceID string, e *contract.Error) []byte {
 	dst = appendNumber(dst, `{"op":`, OpError)
 	dst = appendQuoted(dst, `,"code":`, e.Code)
 	dst = appendQuoted(dst, `,"message":`, e.Message)
@@ -99,6 +99,9 @@ func AppendError(dst []byte, clientID string, e *contract.Error) []byte {
 	}
 	if e.RetryAfter > 0 {
 		dst = appendNumber(dst, `,"retryAfterMs":`, milliseconds(e.RetryAfter))
+	}
+	if traceID != "" {
+		dst = appendQuoted(dst, `,"traceId":`, traceID)
 	}
 	return append(dst, '}')
 }

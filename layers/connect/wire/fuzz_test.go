@@ -25,7 +25,7 @@ func FuzzDecode(f *testing.F) {
 			if !errors.As(err, &e) || e.Code != contract.BadRequest && e.Code != contract.TooLarge {
 				t.Errorf("got %v", err)
 			}
-			if _, err := AppendTCP(nil, AppendError(nil, req.ClientID, contract.AsError(err))); err != nil {
+			if _, err := AppendTCP(nil, AppendError(nil, req.ClientID, "", contract.AsError(err))); err != nil {
 				t.Errorf("the error frame does not fit: %v", err)
 			}
 			return

@@ -122,7 +122,7 @@ func TestOp(t *testing.T) {
 	}{
 		{"message with a text like a frame", message, wire.OpRoom, unknownCode},
 		{"ack", wire.AppendAck(nil, "c", &contract.Receipt{}), wire.OpAck, unknownCode},
-		{"error", wire.AppendError(nil, "c", &contract.Error{Code: contract.RateLimited, Message: "m"}), wire.OpError, "rate_limited"},
+		{"error", wire.AppendError(nil, "c", "", &contract.Error{Code: contract.RateLimited, Message: "m"}), wire.OpError, "rate_limited"},
 		{"ping", wire.AppendPing(nil), wire.OpPing, unknownCode},
 		{"code with an escape", []byte(`{"op":21,"code":"\u001b"}`), wire.OpError, unknownCode},
 		{"code without an end", []byte(`{"op":21,"code":"abc`), wire.OpError, unknownCode},

@@ -75,6 +75,9 @@ func (e *PublishError) Unwrap() error { return e.Err }
 // HeaderTraceparent is the header under which an Item carries its W3C trace context.
 const HeaderTraceparent = "traceparent"
 
+// QueueDeliveries is the name of the queue, as spans have it.
+const QueueDeliveries = "gochat.deliveries"
+
 // Handler is given items of one partition, in order. Nil acknowledges them all; after an error they are handed
 // over again, in order, before anything newer of that partition. An ItemError names one that will never do.
 type Handler func(ctx context.Context, items []Item) error

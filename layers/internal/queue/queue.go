@@ -49,6 +49,8 @@ type Queue interface {
 	// each key; publishing all of them again is safe for receivers that drop what they have. The error wraps ErrFull if a
 	// partition was full. It blocks no longer than ctx allows and keeps no reference to the items.
 	Publish(ctx context.Context, items []Item) error
+	// System is what the broker is called in spans: OpenTelemetry's messaging.system.
+	System() string
 	// Partition is that of the items with the key.
 	Partition(key string) int
 	// Consume hands items to h until ctx ends. Then it reads no more, lets the handlers in flight finish within the

@@ -130,16 +130,19 @@ func callBy[A, R any](ctx context.Context, c *caller, method, key string, again 
 // callPeer asks one node once. An error that is errTransport is also an Unavailable. So is that of a ctx that has ended,
 // which is not errTransport: no other node is tried then.
 func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by carry[A, R]) (_ *R, err error) {
-	if _, has := ctx.Deadline(); !has {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
-	}
-	ctx, span := c.tracer.Start(ctx, c.service+"/"+method, trace.WithSpanKind(trace.SpanKindClient))
-	defer span.End()
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	ctx, span := c.startSpan(ctx, c.service+"/"+method, trace.SpanKindClient)
+	defer func() { endSpan(span, err) }()
+	return callUntraced(ctx, c, peer, method, arg, by)
+}
+
+// callUntraced is callPeer without a span, for a ctx that has a deadline.
+func callUntraced[A, R any](ctx context.Context, c *caller, peer Peer, method string, arg *A, by carry[A, R]) (_ *R, err error) {
 	start := time.Now()
 	defer func() {
-		c.seconds.WithLabelValues(c.service, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+		observability.Observe(c.seconds.WithLabelValues(c.service, method, codeLabel(err)), time.Since(start).Seconds(),
+			trace.SpanContextFromContext(ctx))
 	}()
 
 	reply, err := by(ctx, peer, arg)
@@ -158,6 +161,14 @@ func callPeer[A, R any](ctx context.Context, c *caller, peer Peer, method string
 		return new(R), nil
 	}
 	return reply.Value, nil
+}
+
+// bounded is ctx with a deadline.
+func (c *caller) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, has := ctx.Deadline(); has {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
 }
 
 // exchange sends the argument and reads the reply.

@@ -2,10 +2,13 @@ package rpc
 
 import (
 	"context"
+	"slices"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // Connect calls connect nodes, each by its name.
@@ -15,8 +18,16 @@ type Connect struct{ *caller }
 func (c *Clients) Connect(peers Peers) *Connect { return &Connect{c.caller(serviceConnect, peers)} }
 
 // Push hands deliveries to one node. It is tried once: the caller knows whether the node still lives.
-func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) (*contract.PushReply, error) {
-	return callPeer(ctx, c.caller, node, "Push", r, alone[contract.PushRequest, contract.PushReply](c.caller, "Push"))
+func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) (reply *contract.PushReply, err error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	if slices.ContainsFunc(r.Deliveries, func(d contract.Delivery) bool { return observability.IsSampled(d.Traceparent) }) {
+		traced := &contract.PushRequest{Deliveries: slices.Clone(r.Deliveries)} // the caller may push its own again
+		spans := c.startPush(c.service, trace.SpanKindClient, traced.Deliveries, node.Ref.String())
+		defer func() { spans.end(reply, err) }()
+		r = traced
+	}
+	return callUntraced(ctx, c.caller, node, methodPush, r, alone[contract.PushRequest, contract.PushReply](c.caller, methodPush))
 }
 
 // CloseSessions has every connect node close the sessions' connections. A node that cannot be reached is passed

@@ -156,13 +156,22 @@ func (s *service) register(method string, f any) error {
 func answer[A, R any](
 	ctx context.Context, s *service, method string, carried map[string]string, arg *A, f func(context.Context, *A) (*R, error),
 ) Reply[R] {
-	name := s.name + "/" + method
 	ctx = s.propagator.Extract(ctx, propagation.MapCarrier(carried))
-	ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
-	defer span.End()
+	ctx, span := s.startSpan(ctx, s.name+"/"+method, trace.SpanKindServer)
+	reply, err := do(ctx, s, method, arg, f)
+	endSpan(span, err)
+	return reply
+}
+
+// do is answer without a span. The error is the one that reply.Err tells the caller of.
+func do[A, R any](
+	ctx context.Context, s *service, method string, arg *A, f func(context.Context, *A) (*R, error),
+) (Reply[R], error) {
+	name := s.name + "/" + method
 	start := time.Now()
 	value, err := safely(ctx, arg, f)
-	s.seconds.WithLabelValues(s.name, method, codeLabel(err)).Observe(time.Since(start).Seconds())
+	observability.Observe(s.seconds.WithLabelValues(s.name, method, codeLabel(err)), time.Since(start).Seconds(),
+		trace.SpanContextFromContext(ctx))
 	reply := Reply[R]{Value: value, Err: contract.AsError(err)}
 	// What the client does not get to see is said here; the rest is the caller's to log.
 	switch _, whole := err.(*contract.Error); {
@@ -172,7 +181,7 @@ func answer[A, R any](
 	case reply.Err.Code == contract.Unavailable && !whole && ctx.Err() == nil: // what is away, and how that shows
 		s.log.WarnContext(ctx, "rpc call not answered", "method", name, "err", err)
 	}
-	return reply
+	return reply, err
 }
 
 // safely turns a panic into an error here, since rpcx would log the argument with it, passwords included.
@@ -224,7 +233,13 @@ func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemet
 func (srv *Server) ServeConnect(c contract.Connect, tel observability.Telemetry) error {
 	s := &service{serviceConnect, srv.rpcx, srv.workers, newTelemetry(tel, "server")}
 	return errors.Join(
-		handle(s, "Push", c.Push),
+		s.register(methodPush, func(ctx context.Context, r *contract.PushRequest, reply *Reply[contract.PushReply]) error {
+			spans := s.startPush(s.name, trace.SpanKindServer, r.Deliveries, "")
+			var err error
+			*reply, err = do(ctx, s, methodPush, r, c.Push)
+			spans.end(reply.Value, err)
+			return nil
+		}),
 		handle(s, "CloseSessions", c.CloseSessions),
 		handle(s, "LeaveRoom", c.LeaveRoom),
 	)

@@ -22,11 +22,21 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 // Within is Eventually for what is promised within a time.
 func Within(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
+	if !soon(within, ok) {
+		t.Fatalf("not within %v: %s", within, what)
+	}
+}
+
+// Soon is Eventually for whoever has more to say when it does not come.
+func Soon(ok func() bool) bool { return soon(Patience, ok) }
+
+func soon(within time.Duration, ok func() bool) bool {
 	for deadline := time.Now().Add(within); !ok(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
+			return false
 		}
 	}
+	return true
 }
 
 // Receive receives from c, and ends the test if nothing comes.

@@ -86,6 +86,9 @@ func New(cfg Config, tel observability.Telemetry) (*Queue, error) {
 	}, nil
 }
 
+// System implements queue.Queue.
+func (q *Queue) System() string { return "kafka" }
+
 // Ping fails if Kafka does not answer, if the topics are not there and cannot be made, or have another number of
 // partitions, or if a partition owned here could not be read or acknowledged at the last attempt.
 func (q *Queue) Ping(ctx context.Context) error {

@@ -58,6 +58,9 @@ func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Q
 	return q, nil
 }
 
+// System implements queue.Queue.
+func (q *Queue) System() string { return "rabbitmq" }
+
 // Ping fails if the broker does not answer, if it takes no items because it is short of memory or disk, or if a
 // partition owned here could not be read at the last attempt.
 func (q *Queue) Ping(ctx context.Context) error {

@@ -75,6 +75,9 @@ func New(cfg Config, ownership queue.Ownership, tel observability.Telemetry) (*Q
 	return q, nil
 }
 
+// System implements queue.Queue.
+func (q *Queue) System() string { return "redis" }
+
 // Ping fails if Redis does not answer, or if a partition owned here could not be read or acknowledged at the last
 // attempt, as when Redis answers but is a replica, or is out of memory.
 func (q *Queue) Ping(ctx context.Context) error {

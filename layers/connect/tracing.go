@@ -1,0 +1,85 @@
+package connect
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
+	"gochat/observability"
+)
+
+// startFrame begins the span of a client's frame, in the trace that it names. A ping that asks for nothing, and a pong,
+// have none: they are too many, and say too little.
+func (c *channel) startFrame(ctx context.Context, r *wire.Request) (context.Context, trace.Span) {
+	if r.Op == wire.OpPong || r.Op == wire.OpPing && r.Have == nil {
+		return ctx, noop.Span{}
+	}
+	ctx, span := c.srv.tracer.Start(observability.Remote(ctx, r.Traceparent), "receive frame", trace.WithSpanKind(trace.SpanKindServer))
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int("gochat.op", int(r.Op)), observability.AttrTransport.String(c.transport.String()))
+	}
+	return ctx, span
+}
+
+// endWithError notes why a frame was not acted on. What the client has asked wrongly is no failure of ours.
+func endWithError(span trace.Span, err error) {
+	code := contract.CodeOf(err)
+	span.SetAttributes(attribute.String("error.type", string(code)))
+	if code == contract.Internal || code == contract.Unavailable {
+		span.SetStatus(codes.Error, string(code))
+	}
+}
+
+// traces are the stored messages that a resume or a repair is about, as links of its span.
+type traces struct {
+	span  trace.Span
+	links int
+}
+
+func (t *traces) link(traceparent string) {
+	if t.links < observability.MaxLinks && observability.IsSampled(traceparent) && t.span.IsRecording() {
+		t.links++
+		t.span.AddLink(trace.Link{SpanContext: observability.SpanContext(traceparent)})
+	}
+}
+
+// share is one bucket's part of a delivery whose trace is recorded.
+type share struct {
+	bucket  int
+	began   time.Time
+	waited  time.Duration // for the bucket's lock
+	members int
+}
+
+// trace adds the spans of work that went to the same receivers, each in its own trace. counts are of the work.
+func (f *share) trace(tracer trace.Tracer, all []work, counts [][outcomes]int) {
+	ended := time.Now()
+	for i := range all {
+		d := all[i].delivery
+		if d.trace == nil {
+			continue
+		}
+		_, span := tracer.Start(d.trace, "fan-out bucket", trace.WithTimestamp(f.began))
+		if span.IsRecording() {
+			n := &counts[i]
+			span.SetAttributes(
+				attribute.Int("gochat.bucket", f.bucket), attribute.Int("gochat.members", f.members),
+				observability.AttrWritten.Int(n[written]), observability.AttrQueued.Int(n[queued]),
+				attribute.Float64("gochat.lock.wait.seconds", f.waited.Seconds()),
+			)
+			if d.Message != 0 {
+				span.SetAttributes(observability.AttrMessageID.String(d.Message.String()))
+			}
+			if n[slow]+n[gone] > 0 {
+				span.SetAttributes(observability.AttrSlow.Int(n[slow]), observability.AttrGone.Int(n[gone]))
+			}
+		}
+		span.End(trace.WithTimestamp(ended))
+	}
+}
