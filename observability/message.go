@@ -2,8 +2,10 @@ package observability
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -29,6 +31,33 @@ const (
 	AttrDeferred   = attribute.Key("gochat.deferred")
 	AttrAbsent     = attribute.Key("gochat.absent")
 )
+
+// The stages of a message's way, in order; each ends where the next begins.
+const (
+	StageCommit   = "commit"   // accepted until stored
+	StageQueue    = "queue"    // until task has taken it from the queue
+	StageDispatch = "dispatch" // until task pushes it to a node: routes are looked up, pushes gather
+	StagePush     = "push"     // until the node has answered
+	StageWrite    = "write"    // within the push: until the node has given it to the last socket
+)
+
+// NewStage is the histogram of one stage. The clocks of two machines are compared for the stage queue.
+func NewStage(metrics prometheus.Registerer, stage string) prometheus.Histogram {
+	opts := LatencyOpts("gochat_message_stage_seconds", "How long a message took for one stage of its way.")
+	opts.ConstLabels = prometheus.Labels{"stage": stage}
+	return promauto.With(metrics).NewHistogram(opts)
+}
+
+// LatencyOpts are those of a histogram of seconds, as all of gochat's are: native, and classic for who reads no other.
+func LatencyOpts(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help,
+		Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}
+}
 
 // MaxLinks is how many links a span has at most: more tell nobody anything, and each costs.
 const MaxLinks = 32

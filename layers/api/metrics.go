@@ -23,14 +23,8 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "gochat_http_requests_total",
 			Help: "Requests answered, by route template, method and status. For the seed's routes, which answer 200 to everything, the status that the same outcome has under /v1.",
 		}, []string{"route", "method", "code"}),
-		seconds: promauto.With(reg).NewHistogramVec(prometheus.HistogramOpts{
-			Name:                            "gochat_http_request_seconds",
-			Help:                            "Time from the end of a request's header to the end of its answer.",
-			Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  100,
-			NativeHistogramMinResetDuration: time.Hour,
-		}, []string{"route", "method"}),
+		seconds: promauto.With(reg).NewHistogramVec(observability.LatencyOpts("gochat_http_request_seconds",
+			"Time from the end of a request's header to the end of its answer."), []string{"route", "method"}),
 	}
 }
 

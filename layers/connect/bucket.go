@@ -181,6 +181,8 @@ type delivery struct {
 	counts [outcomes]atomic.Int32
 	trace  context.Context // of its trace; nil if that is not recorded
 
+	first, last atomic.Int64 // when the first write of it began and the last ended, nanoseconds of Unix; 0 if there was none
+
 	// The rest is the pusher's.
 	had, deferred int
 	absent        []contract.UserID
@@ -221,6 +223,7 @@ func (b *bucket) run(ctx context.Context) {
 				b.fanOut(&p, rest[:n], &sum)
 				rest = rest[n:]
 			}
+			p.count(&b.m.fanOut)
 			b.m.count(&sum) // here, since nobody may wait for what comes of it any more
 			j.done <- struct{}{}
 		case <-ctx.Done():
@@ -231,15 +234,12 @@ func (b *bucket) run(ctx context.Context) {
 
 // fanOut sends work to its receivers, which are the same throughout.
 func (b *bucket) fanOut(p *pusher, all []work, sum *[outcomes]int) {
-	traced := slices.ContainsFunc(all, func(w work) bool { return w.delivery.trace != nil })
-	part := share{bucket: b.number}
-	if traced {
-		part.began = time.Now()
-	}
+	part := share{bucket: b.number, began: time.Now()}
 	p.to, part.waited = b.receivers(p.to[:0], &all[0])
 	p.push(all, sum)
-	if part.members = len(p.to); traced && part.members > 0 {
-		part.trace(b.tracer, all, p.counts)
+	if part.members = len(p.to); part.members > 0 {
+		part.ended = time.Now()
+		part.note(b.tracer, all, p.counts)
 	}
 	clear(p.to) // holds no connection that has ended
 }

@@ -303,6 +303,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		return nil, errStopped
 	default:
 	}
+	began := time.Now()
 	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
 	for i := range deliveries {
 		d := &delivery{Delivery: &deliveries[i], frame: c.frame(deliveries[i].Frame)}
@@ -333,11 +334,26 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		n := func(o outcome) int { return int(d.counts[o].Load()) }
 		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone),
 			Had: d.had, Deferred: d.deferred, Absent: d.absent}
-		if d.Seq > 0 && n(written) > 0 {
-			observability.ObserveIn(c.m.seconds, time.Since(d.AcceptedAt).Seconds(), d.Traceparent)
+		if d.Seq > 0 {
+			c.observe(d, results[i].Receivers(), began)
 		}
 	}
 	return results, nil
+}
+
+// observe has what a message's fan-out was like, which began when its push came.
+func (c *Connect) observe(d *delivery, members int, began time.Time) {
+	c.m.fanOut.members.Observe(float64(members))
+	if d.Room != 0 {
+		c.m.hot.add(d.Room, members, began)
+	}
+	if d.last.Load() == 0 {
+		return
+	}
+	first, last := time.Unix(0, d.first.Load()), time.Unix(0, d.last.Load())
+	observability.ObserveIn(c.m.seconds, last.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
+	observability.ObserveIn(c.m.stage, last.Sub(began).Seconds(), d.Traceparent)
+	observability.ObserveIn(c.m.fanOut.seconds, last.Sub(first).Seconds(), d.Traceparent)
 }
 
 // admitAndHand does both under the sequencer's lock: what is let through is in the buckets in that order.

@@ -416,7 +416,7 @@ func TestMemoryWhenDeflated(t *testing.T) {
 	}
 	for round := range 2 { // the first fills what is filled once
 		for _, tr := range []transport{webSocket, deflated} {
-			before := heap()
+			before := heapInUse()
 			var peers []*peer
 			for i := range connections {
 				p := connect(t, n, tr)
@@ -437,7 +437,7 @@ func TestMemoryWhenDeflated(t *testing.T) {
 					t.Fatalf("%d were compressed", p.compressed)
 				}
 			}
-			held[tr] = (heap() - before) / connections
+			held[tr] = (heapInUse() - before) / connections
 			for _, p := range peers {
 				_ = p.conn.Close()
 			}

@@ -13,7 +13,7 @@ import (
 )
 
 // heap is what is in use once all that nobody holds is gone.
-func heap() int64 {
+func heapInUse() int64 {
 	debug.FreeOSMemory()
 	debug.FreeOSMemory() // pools give up what they hold at the second collection
 	var m runtime.MemStats
@@ -27,9 +27,9 @@ func typically(rounds int, use func()) int64 {
 	use() // fills what is filled once
 	grown := make([]int64, rounds)
 	for i := range grown {
-		before := heap()
+		before := heapInUse()
 		use()
-		grown[i] = heap() - before
+		grown[i] = heapInUse() - before
 	}
 	slices.Sort(grown)
 	return grown[rounds/2]
@@ -106,9 +106,9 @@ func TestMemoryWhenIdle(t *testing.T) {
 	for name, dial := range dialers(n) {
 		t.Run(name, func(t *testing.T) {
 			conns := connected(t, n, connections, dial)
-			before := heap()
+			before := heapInUse()
 			busy(t, n, conns)
-			if grown := heap() - before; grown > connections*each {
+			if grown := heapInUse() - before; grown > connections*each {
 				t.Errorf("each of %d idle connections holds %d bytes more than before it was used, want at most %d", connections, grown/connections, each)
 			} else {
 			}

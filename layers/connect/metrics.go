@@ -2,7 +2,6 @@ package connect
 
 import (
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -22,6 +21,9 @@ type metrics struct {
 	queueBytes   prometheus.Gauge
 	writeFrames  prometheus.Histogram
 	seconds      prometheus.Histogram
+	stage        prometheus.Histogram
+	fanOut       fanOutMetrics
+	hot          *hotRooms
 	registered   prometheus.Counter
 	draining     prometheus.Gauge
 	waiting      prometheus.Gauge
@@ -37,7 +39,8 @@ type metrics struct {
 type bucketMetrics struct {
 	lock            observability.LockMetrics
 	channels, rooms prometheus.Gauge
-	deliveries      [outcomes]prometheus.Counter // of all buckets
+	deliveries      [outcomes]prometheus.Counter // of all buckets, as fanOut
+	fanOut          fanOutMetrics
 }
 
 func (m *bucketMetrics) count(sum *[outcomes]int) {
@@ -61,10 +64,8 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		compressed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_frames_compressed_total", Help: "Frames that were compressed, once for all connections of this node."}),
 		frames: vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
-		frameSeconds: with.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "gochat_frame_seconds", Help: "From a client frame's coming to its being acted on, by op.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, NativeHistogramBucketFactor: 1.1,
-			NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour}, []string{"op"}),
+		frameSeconds: with.NewHistogramVec(observability.LatencyOpts("gochat_frame_seconds",
+			"From a client frame's coming to its being acted on, by op."), []string{"op"}),
 		errors: vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
 		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
 		queueBytes: with.NewGauge(prometheus.GaugeOpts{
@@ -72,9 +73,11 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 		writeFrames: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_channel_write_frames", Help: "Frames of one write of what waited for a socket.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12)}),
-		seconds: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "gochat_message_end_to_end_seconds", Help: "From acceptance to the last socket write of a delivery on this node.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, NativeHistogramBucketFactor: 1.1}),
+		seconds: with.NewHistogram(observability.LatencyOpts("gochat_message_end_to_end_seconds",
+			"From acceptance to the last socket write of a delivery on this node.")),
+		stage:  observability.NewStage(reg, observability.StageWrite),
+		fanOut: newFanOutMetrics(with),
+		hot:    newHotRooms(),
 		registered: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_routes_registered_again_total", Help: "Times this node wrote all of its routes anew."}),
 		draining: with.NewGauge(prometheus.GaugeOpts{
@@ -100,9 +103,10 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	for o := range m.deliveries {
 		m.deliveries[o] = deliveries.WithLabelValues(outcome(o).String())
 	}
+	reg.MustRegister(m.hot)
 	m.buckets = newBucketMetrics(with, buckets)
 	for b := range m.buckets {
-		m.buckets[b].deliveries = m.deliveries
+		m.buckets[b].deliveries, m.buckets[b].fanOut = m.deliveries, m.fanOut
 	}
 	for t := range m.connections {
 		m.connections[t] = connections.WithLabelValues(transport(t).String())
@@ -141,4 +145,27 @@ func newBucketMetrics(with promauto.Factory, buckets int) []bucketMetrics {
 		}
 	}
 	return all
+}
+
+// fanOutMetrics say how pushes go out. Writes, frames and bytes are of what sockets took at once: their ratios say how many
+// messages go by one write, and how much that is.
+type fanOutMetrics struct {
+	members, seconds      prometheus.Histogram
+	writes, frames, bytes prometheus.Counter
+}
+
+func newFanOutMetrics(with promauto.Factory) fanOutMetrics {
+	counter := func(name, help string) prometheus.Counter {
+		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return fanOutMetrics{
+		members: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "gochat_fanout_members", Help: "Connections of this node that one message was for.",
+			Buckets: []float64{0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000}}),
+		seconds: with.NewHistogram(observability.LatencyOpts("gochat_fanout_seconds",
+			"From the first to the last write of one message on this node.")),
+		writes: counter("gochat_fanout_writes_total", "Writes of pushes to sockets that took something."),
+		frames: counter("gochat_fanout_frames_total", "Frames that these writes carried."),
+		bytes:  counter("gochat_fanout_bytes_total", "Bytes that these writes carried."),
+	}
 }

@@ -8,6 +8,16 @@ type pusher struct {
 	together frame // the frames of work, one after the other; empty until a transport has a receiver
 	glued    frame // the memory of together, where that is not the only frame
 	counts   [][outcomes]int
+
+	taken struct{ writes, frames, bytes int } // by sockets, since it was counted
+}
+
+// count has the metrics know what sockets took.
+func (p *pusher) count(m *fanOutMetrics) {
+	m.writes.Add(float64(p.taken.writes))
+	m.frames.Add(float64(p.taken.frames))
+	m.bytes.Add(float64(p.taken.bytes))
+	p.taken.writes, p.taken.frames, p.taken.bytes = 0, 0, 0
 }
 
 // push sends the work, which has the same receivers throughout, to p.to, and adds what became of it to the counts of each
@@ -70,7 +80,10 @@ func (c *channel) pushAll(p *pusher) bool {
 	case err != nil:
 		c.breakOff()
 	case n == len(all):
+		p.took(len(p.work), n)
 		return true
+	case n > 0:
+		p.took(1, n) // and the rest with what waits
 	}
 	c.pushEach(p, n)
 	return false
@@ -95,6 +108,12 @@ func (c *channel) pushEach(p *pusher, taken int) {
 		}
 		p.counts[i][o]++
 	}
+}
+
+func (p *pusher) took(frames, bytes int) {
+	p.taken.writes++
+	p.taken.frames += frames
+	p.taken.bytes += bytes
 }
 
 func (p *pusher) excepts(number uint64) bool {

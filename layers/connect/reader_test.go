@@ -156,7 +156,7 @@ func TestClaimedLengthHoldsNothing(t *testing.T) {
 				p, _ := dialPeer(t, n, tr, contract.UserID(2+i))
 				peers = append(peers, p)
 			}
-			before := heap()
+			before := heapInUse()
 			for _, p := range peers {
 				if _, err := p.conn.Write([]byte(begin)); err != nil {
 					t.Fatal(err)
@@ -171,7 +171,7 @@ func TestClaimedLengthHoldsNothing(t *testing.T) {
 				}
 				return begun == connections
 			})
-			if grown := (heap() - before) / connections; grown > each {
+			if grown := (heapInUse() - before) / connections; grown > each {
 				t.Errorf("each holds %d bytes for the hundred it has sent, want at most %d", grown, each)
 			}
 			for _, p := range peers {

@@ -49,19 +49,36 @@ func (t *traces) link(traceparent string) {
 	}
 }
 
+// wrote notes that some of the delivery was written between these times.
+func (d *delivery) wrote(began, ended time.Time) {
+	from, to := began.UnixNano(), ended.UnixNano()
+	for {
+		if first := d.first.Load(); first != 0 && first <= from || d.first.CompareAndSwap(first, from) {
+			break
+		}
+	}
+	for {
+		if last := d.last.Load(); last >= to || d.last.CompareAndSwap(last, to) {
+			break
+		}
+	}
+}
+
 // share is one bucket's part of a delivery whose trace is recorded.
 type share struct {
 	bucket  int
 	began   time.Time
+	ended   time.Time
 	waited  time.Duration // for the bucket's lock
 	members int
 }
 
-// trace adds the spans of work that went to the same receivers, each in its own trace. counts are of the work.
-func (f *share) trace(tracer trace.Tracer, all []work, counts [][outcomes]int) {
-	ended := time.Now()
+// note has the deliveries of work that went to the same receivers know when it did, and adds a span to the trace of each
+// that has one. counts are of the work.
+func (f *share) note(tracer trace.Tracer, all []work, counts [][outcomes]int) {
 	for i := range all {
 		d := all[i].delivery
+		d.wrote(f.began, f.ended)
 		if d.trace == nil {
 			continue
 		}
@@ -80,6 +97,6 @@ func (f *share) trace(tracer trace.Tracer, all []work, counts [][outcomes]int) {
 				span.SetAttributes(observability.AttrSlow.Int(n[slow]), observability.AttrGone.Int(n[gone]))
 			}
 		}
-		span.End(trace.WithTimestamp(ended))
+		span.End(trace.WithTimestamp(f.ended))
 	}
 }

@@ -209,6 +209,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	c.m.commitSeconds.Observe(time.Since(start).Seconds())
 	c.m.batch.Observe(float64(len(batch)))
 
+	stored := time.Now()
 	fresh := make([]outgoing, 0, len(results))
 	for i := range results {
 		if results[i].Duplicate {
@@ -217,6 +218,8 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		}
 		c.m.accepted.Inc()
 		d := messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted)
+		d.QueuedAt = stored
+		observability.ObserveIn(c.m.stage, stored.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
 		fresh = append(fresh, outgoingOf(&d, results[i].Outbox))
 	}
 	c.publisher.add(fresh)

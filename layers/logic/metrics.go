@@ -3,6 +3,8 @@ package logic
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"gochat/observability"
 )
 
 type metrics struct {
@@ -14,6 +16,7 @@ type metrics struct {
 	swept         prometheus.Counter
 	batch         prometheus.Histogram
 	commitSeconds prometheus.Histogram
+	stage         prometheus.Histogram
 	announcements prometheus.Counter
 }
 
@@ -33,9 +36,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		batch: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_commit_batch_messages", Help: "Messages in one commit.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}}),
-		commitSeconds: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "gochat_commit_seconds", Help: "Duration of one commit.",
-			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}}),
+		commitSeconds: with.NewHistogram(observability.LatencyOpts("gochat_commit_seconds", "Duration of one commit.")),
+		stage:         observability.NewStage(reg, observability.StageCommit),
 		announcements: counter("gochat_presence_announcements_total", "Frames that told a room who is online."),
 	}
 }

@@ -256,6 +256,7 @@ func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool)
 			if !stuck[p.queue.queue.Partition(string(m.Conversation))] {
 				// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
 				d := messageDelivery(m, "", m.CreatedAt)
+				d.QueuedAt = time.Now()
 				batch = append(batch, outgoingOf(&d, rows[i].Position))
 			}
 		}

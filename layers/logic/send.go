@@ -127,5 +127,6 @@ func messageDelivery(m *contract.Message, origin contract.ConnID, accepted time.
 // notice is something that passes and is not stored.
 func notice(ctx context.Context, d contract.Delivery) []outgoing {
 	d.AcceptedAt, d.Traceparent = time.Now(), observability.Traceparent(ctx)
+	d.QueuedAt = d.AcceptedAt
 	return []outgoing{outgoingOf(&d, 0)}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // sender brings parcels to one life of a node, in order, with one push in flight. It and its goroutine live while there
@@ -26,6 +27,7 @@ type sender struct {
 
 // parcel is what one handover of a partition has for one node.
 type parcel struct {
+	taken      time.Time // from the queue
 	deliveries []contract.Delivery
 	of         []int                 // for each, which one it is of those handed over
 	addressees []contract.UserID     // for each
@@ -196,6 +198,7 @@ func (t *Task) abandon(s *sender) {
 		e.noteFailed(&s.owed[i].Delivery, s.owed[i].addressee)
 	}
 	t.end(e)
+	t.m.pending.Sub(float64(len(s.owed)))
 	s.owed = nil
 	t.mu.Lock()
 	s.suspect = false
@@ -206,6 +209,7 @@ func (t *Task) abandon(s *sender) {
 func (t *Task) owe(s *sender, p *parcel) {
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room == 0 && d.Seq > 0 && len(s.owed) < maxOwed {
+			t.m.pending.Inc()
 			s.owed = append(s.owed, delivery{Delivery: *d, addressee: p.addressees[i]})
 			p.deliveries[i].Seq = 0 // counted when it is brought after all
 		}
@@ -244,6 +248,7 @@ func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
 			t.follow(some, func(i int) []contract.UserID { return p.results[i].Absent })
 		case contract.NotFound:
 			t.follow(s.owed, func(i int) []contract.UserID { return s.owed[i].Users })
+			t.m.pending.Sub(float64(len(s.owed)))
 			s.owed = nil
 			return err
 		case contract.Unavailable:
@@ -255,6 +260,7 @@ func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
 			}
 			t.end(e)
 		}
+		t.m.pending.Sub(float64(len(some)))
 		s.owed = s.owed[len(some):]
 	}
 	return nil
@@ -308,6 +314,7 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 	for start := time.Now(); ; time.Sleep(pushPause) {
 		// Not the handler's context: what is in flight is finished though the consumer drains.
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		began := time.Now()
 		reply, err := t.connects.Push(ctx, node, request)
 		cancel()
 		if err == nil && len(reply.Results) != n {
@@ -315,6 +322,7 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 		}
 		if err == nil {
 			t.m.pushes.WithLabelValues("ok").Inc()
+			t.observe(batch, began, time.Now())
 			results := reply.Results
 			for _, p := range batch {
 				p.results, results = results[:len(p.deliveries)], results[len(p.deliveries):]
@@ -324,6 +332,18 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 		t.m.pushes.WithLabelValues(string(contract.CodeOf(err))).Inc()
 		if once || contract.CodeOf(err) != contract.Unavailable || time.Since(start) > t.cfg.PushWithin {
 			return err
+		}
+	}
+}
+
+// observe has the stages of the messages of a push that went well.
+func (t *Task) observe(batch []*parcel, began, answered time.Time) {
+	for _, p := range batch {
+		for i := range p.deliveries {
+			if d := &p.deliveries[i]; d.Seq > 0 && !p.taken.IsZero() {
+				observability.ObserveIn(t.m.dispatchStage, began.Sub(p.taken).Seconds(), d.Traceparent)
+				observability.ObserveIn(t.m.pushStage, answered.Sub(began).Seconds(), d.Traceparent)
+			}
 		}
 	}
 }

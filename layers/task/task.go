@@ -128,7 +128,9 @@ type metrics struct {
 	pushes     *prometheus.CounterVec
 	batch      prometheus.Histogram
 	nodes      prometheus.Histogram
-	queueDelay prometheus.Histogram
+	pending    prometheus.Gauge
+
+	queueStage, dispatchStage, pushStage prometheus.Histogram
 }
 
 // New builds the layer.
@@ -149,9 +151,11 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observab
 				Name: "gochat_push_batch_deliveries", Help: "Deliveries in one push.", Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500}}),
 			nodes: with.NewHistogram(prometheus.HistogramOpts{
 				Name: "gochat_fanout_nodes", Help: "Nodes that one message is pushed to.", Buckets: []float64{0, 1, 2, 3, 5, 10, 20, 50, 100}}),
-			queueDelay: with.NewHistogram(prometheus.HistogramOpts{
-				Name: "gochat_queue_delay_seconds", Help: "From acceptance to being taken from the queue.",
-				Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30}}),
+			pending: with.NewGauge(prometheus.GaugeOpts{
+				Name: "gochat_deliveries_pending", Help: "Messages taken from the queue of which the end is not known yet: being pushed, or kept for a node."}),
+			queueStage:    observability.NewStage(tel.Metrics, observability.StageQueue),
+			dispatchStage: observability.NewStage(tel.Metrics, observability.StageDispatch),
+			pushStage:     observability.NewStage(tel.Metrics, observability.StagePush),
 		},
 	}
 }
@@ -182,12 +186,15 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 	taken := time.Now()
 	for i := range deliveries {
 		d := &deliveries[i]
+		d.taken = taken
 		t.beginProcess(d, &items[i], taken)
 		if d.Seq > 0 {
 			t.m.consumed.Inc()
-			observability.ObserveIn(t.m.queueDelay, taken.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
+			observability.ObserveIn(t.m.queueStage, taken.Sub(d.QueuedAt).Seconds(), d.Traceparent)
 		}
 	}
+	t.m.pending.Add(messages(deliveries))
+	defer t.m.pending.Sub(messages(deliveries))
 	err := t.process(ctx, deliveries)
 	endProcess(deliveries, err)
 	return err
@@ -213,7 +220,18 @@ type delivery struct {
 	contract.Delivery
 	addressee contract.UserID // of a direct message; what others get of it, the sender's further connections, is a courtesy
 	again     bool            // it was looked for once already
+	taken     time.Time       // from the queue
 	span      trace.Span      // nil if its trace is not recorded
+}
+
+// messages is how many of the deliveries are no notices.
+func messages(deliveries []delivery) (n float64) {
+	for i := range deliveries {
+		if deliveries[i].Seq > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // ends are messages of which nothing more comes, until they are counted.
@@ -265,7 +283,11 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]del
 	}
 	moved := takeMoved(deliveries, holders)
 	if len(late) > 0 {
-		t.senders.Go(func() { t.settleLate(deliveries, holders, late) })
+		t.m.pending.Add(messages(deliveries))
+		t.senders.Go(func() {
+			defer t.m.pending.Sub(messages(deliveries))
+			t.settleLate(deliveries, holders, late)
+		})
 	}
 	return moved, nil
 }
@@ -338,7 +360,7 @@ func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[c
 	add := func(node contract.NodeRef, one contract.Delivery) {
 		p := parcels[node]
 		if p == nil {
-			p = &parcel{done: make(chan struct{})}
+			p = &parcel{taken: d.taken, done: make(chan struct{})}
 			parcels[node] = p
 		}
 		p.deliveries, p.of, p.addressees = append(p.deliveries, one), append(p.of, i), append(p.addressees, d.addressee)

@@ -17,12 +17,14 @@ type Delivery struct {
 	Users        []UserID
 	Except       ConnID    // this connection has been, or will be, answered by an ack
 	AcceptedAt   time.Time // when logic accepted it, for the latency of the whole path; whole microseconds
+	QueuedAt     time.Time // when it was ready for the queue; whole microseconds
 	Frame        []byte    // one client frame: a JSON object
 	Traceparent  string    // travels beside the encoded form, in the headers of the queue item
 }
 
-// deliveryVersion is the first byte of an encoded delivery; a layer refuses a version it does not know.
-const deliveryVersion = 1
+// deliveryVersion is the first byte of an encoded delivery; a layer refuses a version it does not know. The first version
+// had no QueuedAt.
+const deliveryVersion = 2
 
 var errDelivery = errors.New("delivery: truncated or malformed")
 
@@ -39,14 +41,16 @@ func (d *Delivery) Append(b []byte) []byte {
 	}
 	b = appendString(b, string(d.Except))
 	b = binary.AppendVarint(b, d.AcceptedAt.UnixMicro())
+	b = binary.AppendVarint(b, d.QueuedAt.UnixMicro()-d.AcceptedAt.UnixMicro())
 	return appendString(b, string(d.Frame))
 }
 
 // Decode reads what Append wrote and refuses anything else. Frame aliases b.
 func (d *Delivery) Decode(b []byte) error {
-	if len(b) == 0 || b[0] != deliveryVersion {
+	if len(b) == 0 || b[0] < 1 || b[0] > deliveryVersion {
 		return errDelivery
 	}
+	first := b[0] == 1
 	r := reader{b: b[1:]}
 	*d = Delivery{Conversation: Conversation(r.bytes())}
 	d.Seq = r.varint()
@@ -63,7 +67,12 @@ func (d *Delivery) Decode(b []byte) error {
 		d.Users[i] = UserID(r.varint())
 	}
 	d.Except = ConnID(r.bytes())
-	d.AcceptedAt = time.UnixMicro(r.varint()).UTC()
+	accepted := r.varint()
+	d.AcceptedAt = time.UnixMicro(accepted).UTC()
+	d.QueuedAt = d.AcceptedAt
+	if !first {
+		d.QueuedAt = time.UnixMicro(accepted + r.varint()).UTC()
+	}
 	d.Frame = r.bytes()
 	if r.failed || len(r.b) != 0 {
 		return errDelivery

@@ -26,7 +26,7 @@ const (
 type Metrics struct {
 	Published, Consumed prometheus.Counter
 
-	depth, age            *prometheus.GaugeVec
+	depth, age, owned     *prometheus.GaugeVec
 	redelivered, setAside prometheus.Counter
 	errors                *prometheus.CounterVec
 }
@@ -44,6 +44,10 @@ func newMetrics(r prometheus.Registerer) *Metrics {
 		age: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_queue_oldest_age_seconds",
 			Help: "How long the oldest item of the partition has waited, reported by the partition's owner.",
+		}, []string{"partition"}),
+		owned: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "gochat_queue_partition_owned",
+			Help: "1 for a partition that this process reads.",
 		}, []string{"partition"}),
 		Published:   counter("gochat_queue_published_total", "Items the queue has accepted from this process."),
 		Consumed:    counter("gochat_queue_consumed_total", "Items this process has handled."),
@@ -69,8 +73,11 @@ func (m *Metrics) set(p int, depth int64, ageSeconds float64) {
 	m.age.WithLabelValues(label).Set(ageSeconds)
 }
 
+func (m *Metrics) own(p int) { m.owned.WithLabelValues(strconv.Itoa(p)).Set(1) }
+
 func (m *Metrics) forget(p int) {
 	label := strconv.Itoa(p)
 	m.depth.DeleteLabelValues(label)
+	m.owned.DeleteLabelValues(label)
 	m.age.DeleteLabelValues(label)
 }

@@ -38,6 +38,7 @@ func (r *Readings) Begin(p int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state[p] = nil
+	r.Metrics.own(p)
 }
 
 // End is the counterpart of Begin.

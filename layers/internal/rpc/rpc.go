@@ -128,14 +128,8 @@ func newTelemetry(tel observability.Telemetry, side string) telemetry {
 	return telemetry{
 		tracer: tel.Traces.Tracer("gochat/layers/internal/rpc"),
 		log:    tel.Log,
-		seconds: promauto.With(tel.Metrics).NewHistogramVec(prometheus.HistogramOpts{
-			Name:                            "gochat_rpc_" + side + "_seconds",
-			Help:                            "Duration of rpc calls on the " + side + " side, by method and code word (ok for success).",
-			Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  100,
-			NativeHistogramMinResetDuration: time.Hour,
-		}, []string{"service", "method", "code"}),
+		seconds: promauto.With(tel.Metrics).NewHistogramVec(observability.LatencyOpts("gochat_rpc_"+side+"_seconds",
+			"Duration of rpc calls on the "+side+" side, by method and code word (ok for success)."), []string{"service", "method", "code"}),
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
+
+	"gochat/observability"
 )
 
 // operations is the closed set of values of the label op.
@@ -26,12 +28,8 @@ type metrics map[string]operation
 
 func newMetrics(reg prometheus.Registerer, client redis.UniversalClient) metrics {
 	with := promauto.With(reg)
-	seconds := with.NewHistogramVec(prometheus.HistogramOpts{
-		Name:                        "gochat_session_store_seconds",
-		Help:                        "Time that an operation on sessions, routes or presence took in Redis.",
-		Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
-		NativeHistogramBucketFactor: 1.1,
-	}, []string{"op"})
+	seconds := with.NewHistogramVec(observability.LatencyOpts("gochat_session_store_seconds",
+		"Time that an operation on sessions, routes or presence took in Redis."), []string{"op"})
 	failed := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "gochat_session_store_errors_total",
 		Help: "Operations on sessions, routes or presence that failed for want of Redis or of time.",

@@ -32,12 +32,8 @@ func newTelemetry(tel observability.Telemetry, d dialect) telemetry {
 		system = "sqlite"
 	}
 	return telemetry{
-		seconds: metrics.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                        "gochat_store_seconds",
-			Help:                        "Time of one store operation, waiting for a connection and retries included.",
-			Buckets:                     prometheus.ExponentialBuckets(0.0005, 2, 14),
-			NativeHistogramBucketFactor: 1.1,
-		}, []string{"operation"}),
+		seconds: metrics.NewHistogramVec(observability.LatencyOpts("gochat_store_seconds",
+			"Time of one store operation, waiting for a connection and retries included."), []string{"operation"}),
 		errors: metrics.NewCounterVec(prometheus.CounterOpts{
 			Name: "gochat_store_errors_total",
 			Help: "Store operations that failed; an answer such as not found is none.",
