@@ -160,6 +160,25 @@ func (s *benched) read(m *benchMeter) *sync.WaitGroup {
 	return &reading
 }
 
+// enter has everybody enter their room.
+func (s *benched) enter(b *testing.B) {
+	for _, p := range s.people {
+		_, err := p.conn.Write(testclient.Packet(fmt.Appendf(nil, `{"op":15,"roomId":%d}`, p.room)))
+		if err == nil {
+			_, err = p.conn.Write(testclient.Packet([]byte(`{"op":10}`)))
+		}
+		for err == nil {
+			var payload []byte
+			if payload, err = testclient.ReadPacket(p.conn); bytes.Contains(payload, []byte(`"op":11`)) {
+				break // the answer to the ping: it is in the room
+			}
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func (s *benched) close() {
 	for _, p := range s.people {
 		_ = p.conn.Close()
@@ -215,6 +234,7 @@ type bencher struct {
 	id     int
 	acked  chan struct{} // a token for each acknowledgement, while somebody wants them
 	number int
+	room   int // in which everybody is; 0: it sends private messages
 }
 
 func dialBencher(b *testing.B, addr string, u *testclient.User) *bencher {
@@ -232,6 +252,11 @@ func dialBencher(b *testing.B, addr string, u *testclient.User) *bencher {
 
 func (p *bencher) send(to int, m *benchMeter) error {
 	p.number++
+	if p.room != 0 {
+		_, err := p.conn.Write(testclient.Packet(fmt.Appendf(nil, `{"op":3,"roomId":%d,"msg":"at %d, and so much text that it is about as long as what people write to each other"}`, p.room, time.Now().UnixNano())))
+		m.sent.Add(benchPeople)
+		return err
+	}
 	frame := fmt.Appendf(nil, `{"op":2,"toUserId":%d,"clientId":"%d-%d","msg":"at %d, and so much text that it is about as long as what people write to each other"}`,
 		to, p.id, m.run<<32|p.number, time.Now().UnixNano())
 	_, err := p.conn.Write(testclient.Packet(frame))
