@@ -38,6 +38,7 @@ func BenchmarkTracing(b *testing.B) {
 			for _, m := range modes {
 				m.start(b, load.room)
 			}
+			profiled := profile(b, modes[len(modes)-1].s.admins, tracedRounds*time.Second)
 			for b.Loop() { // once: a run has its own length
 				for round := range tracedRounds + 1 {
 					for _, m := range modes {
@@ -45,6 +46,7 @@ func BenchmarkTracing(b *testing.B) {
 					}
 				}
 			}
+			profiled()
 			for _, m := range modes {
 				each := m.layers()
 				b.ReportMetric(each, m.name+"-µs/delivery")

@@ -2,12 +2,13 @@ package observability
 
 import (
 	"context"
+	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -59,12 +60,12 @@ func LatencyOpts(name, help string) prometheus.HistogramOpts {
 	}
 }
 
-// MaxLinks is how many links a span has at most: more tell nobody anything, and each costs.
+// MaxLinks is how many stored traces the span of a resume or of a repair is linked to at most.
 const MaxLinks = 32
 
 const (
-	traceparentLen  = 55
-	traceparentName = "traceparent"
+	traceparentLen = 55
+	knownFlags     = 3 // sampled and random; of version 0 OpenTelemetry's propagator takes no others
 )
 
 // IsSampled reports whether a W3C traceparent says that its trace is recorded. It costs next to nothing, so it is asked
@@ -82,37 +83,52 @@ func IsSampled(traceparent string) bool {
 
 // Remote is ctx in the span that the traceparent names, or ctx if it is none.
 func Remote(ctx context.Context, traceparent string) context.Context {
-	if traceparent == "" {
-		return ctx
+	if span := SpanContext(traceparent); span.IsValid() {
+		return trace.ContextWithRemoteSpanContext(ctx, span)
 	}
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparentName: traceparent})
+	return ctx
 }
 
-// SpanContext is what the traceparent says; not valid if it is none.
+// SpanContext is what the traceparent says, but for a tracestate; not valid if it is none. What a version that is not known
+// yet has besides is left out (W3C Trace Context, 4.3).
 func SpanContext(traceparent string) trace.SpanContext {
-	return trace.SpanContextFromContext(Remote(context.Background(), traceparent))
+	if len(traceparent) < traceparentLen || traceparent[2] != '-' || traceparent[35] != '-' || traceparent[52] != '-' {
+		return trace.SpanContext{}
+	}
+	var version, flags [1]byte
+	if len(traceparent) > traceparentLen && (traceparent[:2] == "00" || traceparent[traceparentLen] != '-') {
+		return trace.SpanContext{}
+	}
+	traceID, err := trace.TraceIDFromHex(traceparent[3:35])
+	if err != nil {
+		return trace.SpanContext{}
+	}
+	spanID, err := trace.SpanIDFromHex(traceparent[36:52])
+	if err != nil || !lowerHex(traceparent[:2], &version) || version[0] == 0xff || !lowerHex(traceparent[53:traceparentLen], &flags) ||
+		version[0] == 0 && flags[0] > knownFlags {
+		return trace.SpanContext{}
+	}
+	return trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: traceID, SpanID: spanID, TraceFlags: trace.TraceFlags(flags[0]) & knownFlags, Remote: true})
+}
+
+// lowerHex reads two lower-case hexadecimal digits.
+func lowerHex(digits string, into *[1]byte) bool {
+	_, err := hex.Decode(into[:], []byte(digits))
+	return err == nil && digits == strings.ToLower(digits)
 }
 
 // Traceparent names the span of ctx, sampled or not; "" if ctx has none.
 func Traceparent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier[traceparentName]
-}
-
-// LinksTo are links to the spans that the traceparents name and that are recorded, but for the one that is except, up to
-// MaxLinks.
-func LinksTo(traceparents []string, except string) []trace.Link {
-	var links []trace.Link
-	for _, one := range traceparents {
-		if len(links) == MaxLinks {
-			break
-		}
-		if one != except && IsSampled(one) {
-			links = append(links, trace.Link{SpanContext: SpanContext(one)})
-		}
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsValid() {
+		return ""
 	}
-	return links
+	traceID, spanID := span.TraceID(), span.SpanID()
+	b := make([]byte, 0, traceparentLen)
+	b = hex.AppendEncode(append(b, "00-"...), traceID[:])
+	b = hex.AppendEncode(append(b, '-'), spanID[:])
+	return string(append(b, '-', '0', '0'+byte(span.TraceFlags()&knownFlags)))
 }
 
 // Observe has the observer take the value, with the trace as exemplar if it is recorded.

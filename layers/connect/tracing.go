@@ -85,17 +85,19 @@ func (f *share) note(tracer trace.Tracer, all []work, counts [][outcomes]int) {
 		_, span := tracer.Start(d.trace, "fan-out bucket", trace.WithTimestamp(f.began))
 		if span.IsRecording() {
 			n := &counts[i]
-			span.SetAttributes(
-				attribute.Int("gochat.bucket", f.bucket), attribute.Int("gochat.members", f.members),
-				observability.AttrWritten.Int(n[written]), observability.AttrQueued.Int(n[queued]),
-				attribute.Float64("gochat.lock.wait.seconds", f.waited.Seconds()),
-			)
-			if d.Message != 0 {
-				span.SetAttributes(observability.AttrMessageID.String(d.Message.String()))
+			is := make([]attribute.KeyValue, 0, 8)
+			is = append(is, observability.AttrMessageID.String(d.Message.String()), attribute.Int("gochat.bucket", f.bucket),
+				attribute.Int("gochat.members", f.members), observability.AttrWritten.Int(n[written]))
+			if n[queued] > 0 {
+				is = append(is, observability.AttrQueued.Int(n[queued]))
 			}
 			if n[slow]+n[gone] > 0 {
-				span.SetAttributes(observability.AttrSlow.Int(n[slow]), observability.AttrGone.Int(n[gone]))
+				is = append(is, observability.AttrSlow.Int(n[slow]), observability.AttrGone.Int(n[gone]))
 			}
+			if f.waited > 0 {
+				is = append(is, attribute.Float64("gochat.lock.wait.seconds", f.waited.Seconds()))
+			}
+			span.SetAttributes(is...)
 		}
 		span.End(trace.WithTimestamp(f.ended))
 	}

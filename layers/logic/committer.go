@@ -229,24 +229,26 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 }
 
 // traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit. It
-// is linked to the others of the batch.
+// is linked to those next to it in the batch.
 func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
-	var sampled []string
+	var links []trace.Link // to the sampled ones
 	for _, p := range batch {
 		if observability.IsSampled(p.message.Traceparent) {
-			sampled = append(sampled, p.message.Traceparent)
+			links = append(links, trace.Link{SpanContext: observability.SpanContext(p.message.Traceparent)})
 		}
 	}
-	if sampled == nil {
+	if links == nil {
 		return
 	}
+	next := 0 // of the sampled ones
 	for _, p := range batch {
 		parent := p.message.Traceparent
 		if !observability.IsSampled(parent) {
 			continue
 		}
+		next++
 		_, span := c.tracer.Start(observability.Remote(context.Background(), parent), "commit", trace.WithTimestamp(p.accepted),
-			trace.WithLinks(observability.LinksTo(sampled, parent)...))
+			trace.WithLinks(around(links, next-1)...))
 		if span.IsRecording() {
 			span.SetAttributes(
 				observability.AttrMessageID.String(p.message.ID.String()),
@@ -259,4 +261,19 @@ func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
 		}
 		span.End()
 	}
+}
+
+// commitLinks is to how many others of its batch a commit is linked: all would be as many as the square of the batch.
+const commitLinks = 8
+
+// around are the links next to the i-th, without it.
+func around(links []trace.Link, i int) []trace.Link {
+	from := max(min(i-commitLinks/2, len(links)-commitLinks-1), 0)
+	near := make([]trace.Link, 0, commitLinks)
+	for j := from; j < min(from+commitLinks+1, len(links)); j++ {
+		if j != i {
+			near = append(near, links[j])
+		}
+	}
+	return near
 }

@@ -74,17 +74,17 @@ func (e *entrance) begin(parent string, o *outgoing, item *contract.Item) trace.
 	ctx, span := e.tracer.Start(observability.Remote(context.Background(), parent), "send "+contract.QueueDeliveries,
 		trace.WithSpanKind(trace.SpanKindProducer))
 	if span.IsRecording() {
-		span.SetAttributes(
+		is := []attribute.KeyValue{
 			attribute.String("messaging.system", e.queue.System()),
 			attribute.String("messaging.destination.name", contract.QueueDeliveries),
 			attribute.Int("messaging.destination.partition.id", e.queue.Partition(item.Key)),
 			attribute.String("messaging.operation.name", "send"),
-			attribute.String("messaging.operation.type", "send"),
-			attribute.Int("messaging.message.body.size", len(item.Body)),
-		)
-		if o.message != 0 {
-			span.SetAttributes(attribute.String("messaging.message.id", o.message.String()), observability.AttrMessageID.String(o.message.String()))
 		}
+		if o.message != 0 {
+			id := o.message.String()
+			is = append(is, attribute.String("messaging.message.id", id), observability.AttrMessageID.String(id))
+		}
+		span.SetAttributes(is...)
 	}
 	item.Headers = map[string]string{contract.HeaderTraceparent: observability.Traceparent(ctx)}
 	return span

@@ -22,18 +22,19 @@ func (t *Task) beginProcess(d *delivery, item *contract.Item, taken time.Time) {
 	ctx, d.span = t.tracer.Start(ctx, "process "+contract.QueueDeliveries, trace.WithSpanKind(trace.SpanKindConsumer),
 		trace.WithTimestamp(taken), trace.WithLinks(trace.Link{SpanContext: trace.SpanContextFromContext(ctx)}))
 	if d.span.IsRecording() {
-		d.span.SetAttributes(
+		is := []attribute.KeyValue{
 			attribute.String("messaging.system", t.queue.System()),
 			attribute.String("messaging.destination.name", contract.QueueDeliveries),
 			attribute.String("messaging.operation.name", "process"),
-			attribute.String("messaging.operation.type", "process"),
 			attribute.String("messaging.consumer.group.name", contract.LayerTask),
 			observability.AttrAttempt.Int(item.Attempt),
-			attribute.Float64("gochat.queue.delay.seconds", taken.Sub(d.AcceptedAt).Seconds()),
-		)
-		if d.Message != 0 {
-			d.span.SetAttributes(attribute.String("messaging.message.id", d.Message.String()), observability.AttrMessageID.String(d.Message.String()))
+			attribute.Float64("gochat.queue.delay.seconds", taken.Sub(d.QueuedAt).Seconds()),
 		}
+		if d.Message != 0 {
+			id := d.Message.String()
+			is = append(is, attribute.String("messaging.message.id", id), observability.AttrMessageID.String(id))
+		}
+		d.span.SetAttributes(is...)
 	}
 	d.Traceparent = observability.Traceparent(ctx)
 }

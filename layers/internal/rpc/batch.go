@@ -7,9 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
-
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // Batch is calls of one method that travel in one message; the answer to each is a Reply, in this order.
@@ -17,9 +16,9 @@ type Batch[A any] struct{ Calls []Call[A] }
 
 // Call is one of a batch, with what crosses beside every argument.
 type Call[A any] struct {
-	Left  int64             // milliseconds until the caller's deadline
-	Trace map[string]string // W3C trace context
-	Arg   *A
+	Left        int64  // milliseconds until the caller's deadline
+	Traceparent string // W3C trace context
+	Arg         *A
 }
 
 // batcher carries calls to each peer in batches: while few come each goes at once, else what gathers within batchPause
@@ -46,7 +45,7 @@ type lane[A, R any] struct {
 type ticket[A, R any] struct {
 	arg      *A
 	deadline time.Time
-	trace    map[string]string
+	trace    string
 	reply    *Reply[R]
 	err      error
 	done     chan struct{}
@@ -78,9 +77,8 @@ func (b *batcher[A, R]) exchangeAlone(ctx context.Context, peer Peer, arg *A) (*
 }
 
 func (b *batcher[A, R]) ticket(ctx context.Context, arg *A) *ticket[A, R] {
-	t := &ticket[A, R]{arg: arg, trace: make(map[string]string), done: make(chan struct{})}
+	t := &ticket[A, R]{arg: arg, trace: observability.Traceparent(ctx), done: make(chan struct{})}
 	t.deadline, _ = ctx.Deadline()
-	b.propagator.Inject(ctx, propagation.MapCarrier(t.trace))
 	return t
 }
 
@@ -196,7 +194,7 @@ func (b *batcher[A, R]) send(peer Peer, batch []*ticket[A, R]) {
 		if t.deadline.After(latest) {
 			latest = t.deadline
 		}
-		request.Calls = append(request.Calls, Call[A]{Left: left(t.deadline), Trace: t.trace, Arg: t.arg})
+		request.Calls = append(request.Calls, Call[A]{Left: left(t.deadline), Traceparent: t.trace, Arg: t.arg})
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), latest) // each caller waits under its own
 	defer cancel()
@@ -241,7 +239,7 @@ func handleBatch[A, R any](
 			call := &batch.Calls[i]
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(call.Left)*time.Millisecond)
 			defer cancel()
-			replies[i] = answer(ctx, s, method, call.Trace, call.Arg, f)
+			replies[i] = answer(ctx, s, method, call.Traceparent, call.Arg, f)
 		}
 		for i := 1; i < len(replies); i++ {
 			handling.Add(1)

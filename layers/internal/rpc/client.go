@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-faster/city"
 	"github.com/smallnest/rpcx/share"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
@@ -187,7 +186,9 @@ func exchange[R any](ctx context.Context, c *caller, peer Peer, method string, a
 		share.AuthKey:       c.secret,
 		share.ServerTimeout: strconv.FormatInt(left(deadline), 10),
 	}
-	c.propagator.Inject(ctx, propagation.MapCarrier(metadata))
+	if traceparent := observability.Traceparent(ctx); traceparent != "" {
+		metadata[contract.HeaderTraceparent] = traceparent
+	}
 	reply := new(Reply[R])
 	if err := link.do(ctx, c.service, method, metadata, arg, reply); err != nil {
 		return nil, err

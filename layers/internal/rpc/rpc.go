@@ -12,7 +12,6 @@ import (
 	rpcxcodec "github.com/smallnest/rpcx/codec"
 	rpcxlog "github.com/smallnest/rpcx/log"
 	"github.com/smallnest/rpcx/protocol"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/address"
@@ -118,10 +117,9 @@ type Reply[R any] struct {
 
 // telemetry is what both ends are seen by.
 type telemetry struct {
-	tracer     trace.Tracer
-	propagator propagation.TraceContext
-	log        *slog.Logger
-	seconds    *prometheus.HistogramVec
+	tracer  trace.Tracer
+	log     *slog.Logger
+	seconds *prometheus.HistogramVec
 }
 
 func newTelemetry(tel observability.Telemetry, side string) telemetry {

@@ -14,7 +14,6 @@ import (
 	"github.com/smallnest/rpcx/protocol"
 	"github.com/smallnest/rpcx/server"
 	"github.com/smallnest/rpcx/share"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"gochat/layers/internal/contract"
@@ -140,7 +139,7 @@ type service struct {
 func handle[A, R any](s *service, method string, f func(context.Context, *A) (*R, error)) error {
 	return s.register(method, func(ctx context.Context, arg *A, reply *Reply[R]) error {
 		metadata, _ := ctx.Value(share.ReqMetaDataKey).(map[string]string)
-		*reply = answer(ctx, s, method, metadata, arg, f)
+		*reply = answer(ctx, s, method, metadata[contract.HeaderTraceparent], arg, f)
 		return nil
 	})
 }
@@ -154,10 +153,9 @@ func (s *service) register(method string, f any) error {
 
 // answer handles one call.
 func answer[A, R any](
-	ctx context.Context, s *service, method string, carried map[string]string, arg *A, f func(context.Context, *A) (*R, error),
+	ctx context.Context, s *service, method, traceparent string, arg *A, f func(context.Context, *A) (*R, error),
 ) Reply[R] {
-	ctx = s.propagator.Extract(ctx, propagation.MapCarrier(carried))
-	ctx, span := s.startSpan(ctx, s.name+"/"+method, trace.SpanKindServer)
+	ctx, span := s.startSpan(observability.Remote(ctx, traceparent), s.name+"/"+method, trace.SpanKindServer)
 	reply, err := do(ctx, s, method, arg, f)
 	endSpan(span, err)
 	return reply

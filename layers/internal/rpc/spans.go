@@ -6,16 +6,21 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
 
-// startSpan begins the span of a call. It is named as the semantic conventions for RPC have it: by the method alone.
-func (t *telemetry) startSpan(ctx context.Context, method string, kind trace.SpanKind) (context.Context, trace.Span) {
+// startSpan begins the span of a call. It is named as the semantic conventions for RPC have it: by the method alone. In a
+// trace that is not recorded there is none: the caller's goes on.
+func (t *telemetry) startSpan(ctx context.Context, method string, kind trace.SpanKind, more ...attribute.KeyValue) (context.Context, trace.Span) {
+	if of := trace.SpanContextFromContext(ctx); of.IsValid() && !of.IsSampled() {
+		return ctx, noop.Span{}
+	}
 	ctx, span := t.tracer.Start(ctx, method, trace.WithSpanKind(kind))
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String("rpc.system.name", "rpcx"), attribute.String("rpc.method", method))
+		span.SetAttributes(append(more, attribute.String("rpc.system.name", "rpcx"), attribute.String("rpc.method", method))...)
 	}
 	return ctx, span
 }
@@ -51,13 +56,12 @@ func (t *telemetry) startPush(service string, kind trace.SpanKind, deliveries []
 		if !observability.IsSampled(d.Traceparent) {
 			continue
 		}
-		ctx, span := t.startSpan(observability.Remote(context.Background(), d.Traceparent), service+"/"+methodPush, kind)
-		if span.IsRecording() {
-			span.SetAttributes(observability.AttrMessageID.String(d.Message.String()), attribute.Int("gochat.batch.deliveries", len(deliveries)))
-			if node != "" {
-				span.SetAttributes(observability.AttrNode.String(node))
-			}
+		more := make([]attribute.KeyValue, 0, 5)
+		more = append(more, observability.AttrMessageID.String(d.Message.String()), attribute.Int("gochat.batch.deliveries", len(deliveries)))
+		if node != "" {
+			more = append(more, observability.AttrNode.String(node))
 		}
+		ctx, span := t.startSpan(observability.Remote(context.Background(), d.Traceparent), service+"/"+methodPush, kind, more...)
 		d.Traceparent = observability.Traceparent(ctx)
 		spans = append(spans, pushSpan{i, span})
 	}
@@ -69,17 +73,19 @@ func (spans pushSpans) end(reply *contract.PushReply, err error) {
 	for _, s := range spans {
 		if reply != nil && s.at < len(reply.Results) {
 			r := &reply.Results[s.at]
-			s.span.SetAttributes(
-				observability.AttrRecipients.Int(r.Receivers()),
-				observability.AttrWritten.Int(r.Written), observability.AttrQueued.Int(r.Queued))
-			for _, rare := range []attribute.KeyValue{
-				observability.AttrSlow.Int(r.Slow), observability.AttrGone.Int(r.Gone), observability.AttrHad.Int(r.Had),
-				observability.AttrDeferred.Int(r.Deferred), observability.AttrAbsent.Int(len(r.Absent)),
-			} {
-				if rare.Value.AsInt64() > 0 {
-					s.span.SetAttributes(rare)
+			became := []attribute.KeyValue{observability.AttrRecipients.Int(r.Receivers()), observability.AttrWritten.Int(r.Written)}
+			rare := func(key attribute.Key, n int) {
+				if n > 0 {
+					became = append(became, key.Int(n))
 				}
 			}
+			rare(observability.AttrQueued, r.Queued)
+			rare(observability.AttrSlow, r.Slow)
+			rare(observability.AttrGone, r.Gone)
+			rare(observability.AttrHad, r.Had)
+			rare(observability.AttrDeferred, r.Deferred)
+			rare(observability.AttrAbsent, len(r.Absent))
+			s.span.SetAttributes(became...)
 		}
 		endSpan(s.span, err)
 	}
