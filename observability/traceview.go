@@ -57,7 +57,6 @@ type spanView struct {
 	Took   time.Duration `json:"-"`
 	Left   float64       `json:"-"` // of its bar, in per cent of the trace
 	Width  float64       `json:"-"`
-	Ink    int           `json:"-"` // place of the service among those of the trace
 }
 
 // attributeView has every value as text: an integer above 2^53 would be another in JavaScript.
@@ -172,7 +171,7 @@ func (d *traceDetail) view(s *keptSpan, kept func(trace.TraceID) bool) spanView 
 	v := spanView{
 		SpanID: s.id.String(), Service: s.service, Instance: s.instance, Name: s.name, Kind: s.kind.String(), Start: s.start,
 		Status: s.status.String(), Reason: s.reason, Attributes: viewAttributes(s.attributes), NotKept: s.more,
-		Offset: s.start.Sub(d.Start), Took: max(s.end.Sub(s.start), 0), Ink: slices.Index(d.Services, s.service),
+		Offset: s.start.Sub(d.Start), Took: max(s.end.Sub(s.start), 0),
 	}
 	if s.parent.IsValid() {
 		v.ParentID = s.parent.String()
