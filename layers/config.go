@@ -79,10 +79,11 @@ func Defaults() Config {
 	}
 }
 
-// UpDefaults is the configuration that `gochat up` starts from: every message is traced.
+// UpDefaults is the configuration that `gochat up` starts from: every message is traced, and /debug/traces shows the
+// latest.
 func UpDefaults() Config {
 	cfg := Defaults()
-	cfg.Trace.SampleRatio = 1
+	cfg.Trace.SampleRatio, cfg.Trace.Keep = 1, 500
 	return cfg
 }
 
@@ -153,9 +154,11 @@ func (c Config) check(chosen []string) error {
 // onLoopback reports whether nothing of this process can be reached from another machine.
 func (c Config) onLoopback() bool {
 	listens := append([]string{c.API.Listen, c.Site.Listen, c.Admin.Listen, c.Connect.WebSocket.Listen, c.RPC.Listen}, c.Connect.TCP.Listen...)
-	return !slices.ContainsFunc(listens, func(listen string) bool {
-		host, _, err := net.SplitHostPort(listen)
-		ip := net.ParseIP(host)
-		return err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback())
-	})
+	return !slices.ContainsFunc(listens, func(listen string) bool { return !isLoopback(listen) })
+}
+
+func isLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }

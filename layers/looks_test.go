@@ -198,6 +198,12 @@ func look(t *testing.T, b *browser, name, acts string) []byte {
 	if !inView {
 		t.Errorf("%s is not in view", acts)
 	}
+	return picture(t, b, name)
+}
+
+// picture is one of what the browser shows, which -artifacts keeps.
+func picture(t *testing.T, b *browser, name string) []byte {
+	t.Helper()
 	raw, err := chromedp.Run(b.tab, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	"gochat/layers/api"
@@ -17,6 +18,7 @@ import (
 	"gochat/layers/logic"
 	"gochat/layers/site"
 	"gochat/layers/task"
+	"gochat/observability"
 )
 
 func (p *process) startLogic(ctx context.Context) error {
@@ -268,7 +270,8 @@ func (p *process) startSite(ctx context.Context) error {
 }
 
 // sitePorts are where the page finds the API and the websocket: what this process has bound, else what it is
-// configured to.
+// configured to. Traces are shown where the admin server is out of others' reach and the process runs every layer:
+// elsewhere it has only parts of them.
 func (p *process) sitePorts() site.Ports {
 	port := func(bound, configured string) int {
 		if bound == "" {
@@ -278,8 +281,13 @@ func (p *process) sitePorts() site.Ports {
 		n, _ := strconv.Atoi(port) // 0 if there is none: the page then says that it cannot connect
 		return n
 	}
-	return site.Ports{
+	ports := site.Ports{
 		API:       port(p.bound.API, p.cfg.API.Listen),
 		WebSocket: port(p.bound.WebSocket, p.cfg.Connect.WebSocket.Listen),
 	}
+	all := !slices.ContainsFunc(All(), func(layer string) bool { return !p.has(layer) })
+	if p.seen.KeepsTraces() && all && isLoopback(p.bound.Admin) {
+		ports.TracesURL = "http://" + p.bound.Admin + observability.TracesPath
+	}
+	return ports
 }

@@ -21,8 +21,8 @@ const (
 	adminBodyLimit  = 64 << 10 // bytes; net/http/pprof parses forms, whatever the method
 )
 
-// Admin answers operators for one process: /metrics, /healthz, /readyz, /debug/pprof/ and /debug/config. It asks
-// for no password: it belongs on loopback or a network that only operators reach.
+// Admin answers operators for one process: /metrics, /healthz, /readyz, /debug/pprof/, /debug/config and
+// /debug/traces. It asks for no password: it belongs on loopback or a network that only operators reach.
 type Admin struct {
 	listener net.Listener
 	http     *http.Server
@@ -41,7 +41,12 @@ func NewAdmin(listen string, o *Observability, health *Health, config func() any
 		ErrorHandling:     promhttp.ContinueOnError,
 		ErrorLog:          slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
 	})
+	traces, err := newTracePages(o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("admin: %w", err), listener.Close())
+	}
 	mux := http.NewServeMux()
+	traces.register(mux)
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", health.serve)

@@ -75,6 +75,7 @@ func TestAdminRoutes(t *testing.T) {
 		{"/debug/pprof/goroutine?debug=1", 200, "goroutine profile:"},
 		{"/debug/pprof/profile?seconds=1", 200, ""},
 		{"/debug/pprof/cmdline", 404, ""}, // flags may hold secrets
+		{"/debug/traces", 404, "trace.keep"},
 		{"/", 404, ""},
 	} {
 		status, _, body := get(t, base+tc.path, nil)

@@ -3,6 +3,7 @@ package observability
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,9 +34,10 @@ type LogConfig struct {
 // TraceConfig is the section "trace".
 type TraceConfig struct {
 	SampleRatio float64 `koanf:"sample_ratio" doc:"share, 0 to 1, of the requests without a sampled parent that are traced; OTEL_TRACES_SAMPLER overrides it"`
+	Keep        int     `koanf:"keep" doc:"how many of the latest traces /debug/traces shows, each in 64 KiB of memory on average at most; 0 keeps none"`
 }
 
-// DefaultConfig logs from info on and traces one request in a hundred.
+// DefaultConfig logs from info on, traces one request in a hundred and keeps no trace.
 func DefaultConfig() Config {
 	return Config{Log: LogConfig{Level: "info"}, Trace: TraceConfig{SampleRatio: 0.01}}
 }
@@ -60,12 +62,16 @@ func (c LogConfig) level() (slog.Level, error) {
 	return 0, fmt.Errorf("level %q: want debug, info, warn or error", c.Level)
 }
 
-// Validate reports a ratio that is not one.
+// Validate reports a ratio that is not one, and more traces than are kept.
 func (c TraceConfig) Validate() error {
-	if c.SampleRatio >= 0 && c.SampleRatio <= 1 {
-		return nil
+	var errs []error
+	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) {
+		errs = append(errs, fmt.Errorf("sample_ratio %v: want 0 to 1", c.SampleRatio))
 	}
-	return fmt.Errorf("sample_ratio %v: want 0 to 1", c.SampleRatio)
+	if c.Keep < 0 || c.Keep > keepMost {
+		errs = append(errs, fmt.Errorf("keep %d: want 0 to %d", c.Keep, keepMost))
+	}
+	return errors.Join(errs...)
 }
 
 // Observability is what one process is seen by. It is shared by the layers the process runs.
@@ -75,13 +81,14 @@ type Observability struct {
 	version  string
 	sampler  sdktrace.Sampler // nil if OTEL_TRACES_SAMPLER names one, which the SDK reads itself
 	spans    *pipeline        // nil if nothing is exported
+	kept     *traceStore      // nil if no trace is kept
 	disabled bool             // OTEL_SDK_DISABLED
 }
 
 // Setup logs JSON lines to w, which needs no lock of its own, and registers the metrics of the Go runtime, of the
 // process and of the build. Spans go where the OTEL_* variables say: with no endpoint in them nothing is exported,
-// yet requests still have trace ids. Setup does not wait for the endpoint to answer; a variable that cannot be
-// understood is an error. What it starts is ended by Shutdown.
+// yet requests still have trace ids. Besides, cfg.Trace.Keep traces are kept in memory. Setup does not wait for the
+// endpoint to answer; a variable that cannot be understood is an error. What it starts is ended by Shutdown.
 func Setup(ctx context.Context, cfg Config, w io.Writer) (*Observability, error) {
 	level, err := cfg.Log.level()
 	if err != nil {
@@ -101,6 +108,9 @@ func Setup(ctx context.Context, cfg Config, w io.Writer) (*Observability, error)
 	}
 	if !env.sampler {
 		o.sampler = sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.Trace.SampleRatio))
+	}
+	if cfg.Trace.Keep > 0 && !env.disabled {
+		o.kept = newTraceStore(cfg.Trace.Keep)
 	}
 	o.version = o.registerProcess()
 	if env.endpoint {
@@ -157,8 +167,11 @@ func (o *Observability) Layer(layer, instance string) (Telemetry, error) {
 	}, nil
 }
 
-// provider has a resource of its own and shares the pipeline: every span carries the resource it was made with, and
-// the exporter groups by it.
+// KeepsTraces reports whether the admin server has traces to show.
+func (o *Observability) KeepsTraces() bool { return o.kept != nil }
+
+// provider has a resource of its own and shares the pipeline and the kept traces: every span carries the resource it
+// was made with, and the exporter groups by it.
 func (o *Observability) provider(layer, instance string) (trace.TracerProvider, error) {
 	if o.disabled {
 		return noop.NewTracerProvider(), nil
@@ -174,6 +187,9 @@ func (o *Observability) provider(layer, instance string) (trace.TracerProvider, 
 	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithSampler(o.sampler)}
 	if o.spans != nil {
 		opts = append(opts, sdktrace.WithSpanProcessor(o.spans))
+	}
+	if o.kept != nil {
+		opts = append(opts, sdktrace.WithSpanProcessor(o.kept))
 	}
 	return sdktrace.NewTracerProvider(opts...), nil
 }

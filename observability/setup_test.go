@@ -255,6 +255,8 @@ func TestSetupRefuses(t *testing.T) {
 	}{
 		{"level", Config{Log: LogConfig{Level: "loud"}}, nil, `log: level "loud": want debug, info, warn or error`},
 		{"ratio", Config{Log: LogConfig{Level: "info"}, Trace: TraceConfig{SampleRatio: 1.5}}, nil, `trace: sample_ratio 1.5: want 0 to 1`},
+		{"fewer traces than none", Config{Log: LogConfig{Level: "info"}, Trace: TraceConfig{Keep: -1}}, nil, `trace: keep -1: want 0 to 10000`},
+		{"too many traces", Config{Log: LogConfig{Level: "info"}, Trace: TraceConfig{Keep: 10_001}}, nil, `trace: keep 10001: want 0 to 10000`},
 		{"sampler", DefaultConfig(), map[string]string{"OTEL_TRACES_SAMPLER": "some"}, `trace: OTEL_TRACES_SAMPLER "some": no such sampler`},
 		{"sampler argument", DefaultConfig(), map[string]string{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
 			`trace: OTEL_TRACES_SAMPLER_ARG "NaN": want 0 to 1`},

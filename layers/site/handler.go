@@ -96,12 +96,13 @@ const notBuilt = `<!doctype html>
 </body></html>
 `
 
-// pageConfig tells the page where to connect. An empty URL means the page's own host with the port.
+// pageConfig tells the page where to connect. An empty URL means the page's own host with the port, save the last.
 type pageConfig struct {
 	APIURL        string `json:"apiUrl"`
 	WebSocketURL  string `json:"websocketUrl"`
 	APIPort       int    `json:"apiPort"`
 	WebSocketPort int    `json:"websocketPort"`
+	TracesURL     string `json:"tracesUrl"` // of Ports
 }
 
 func (s *Site) serveConfig(w http.ResponseWriter) {
@@ -109,6 +110,7 @@ func (s *Site) serveConfig(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	_ = json.NewEncoder(w).Encode(pageConfig{ // an error is the client's having gone
 		APIURL: s.cfg.APIURL, WebSocketURL: s.cfg.WebSocketURL, APIPort: s.ports.API, WebSocketPort: s.ports.WebSocket,
+		TracesURL: s.ports.TracesURL,
 	})
 }
 

@@ -69,8 +69,12 @@ func checkURL(raw, scheme, secure string) error {
 	return nil
 }
 
-// Ports are where API and websocket listen on the host of the page, for the addresses that Config leaves open.
-type Ports struct{ API, WebSocket int }
+// Ports are where API and websocket listen on the host of the page, for the addresses that Config leaves open; and
+// where a trace is shown, with its id after a slash, to whoever has opened the page on the machine itself.
+type Ports struct {
+	API, WebSocket int
+	TracesURL      string // "" if the process shows none
+}
 
 // Site listens from New on and serves while Run runs.
 type Site struct {

@@ -18,6 +18,8 @@ import (
 	"gochat/observability"
 )
 
+const tracesURL = "http://127.0.0.1:9100/debug/traces"
+
 var script = strings.Repeat("console.log('gochat');\n", 200)
 
 func builtPage() fs.FS {
@@ -32,7 +34,7 @@ func builtPage() fs.FS {
 func newSite(t *testing.T, cfg Config, page fs.FS) *Site {
 	t.Helper()
 	cfg.Listen = "127.0.0.1:0"
-	s, err := build(cfg, Ports{API: 7070, WebSocket: 7000}, observability.Discard(), page)
+	s, err := build(cfg, Ports{API: 7070, WebSocket: 7000, TracesURL: tracesURL}, observability.Discard(), page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,9 +167,9 @@ func TestConfigJSON(t *testing.T) {
 		cfg  Config
 		want pageConfig
 	}{
-		"ports": {Config{}, pageConfig{APIPort: 7070, WebSocketPort: 7000}},
+		"ports": {Config{}, pageConfig{APIPort: 7070, WebSocketPort: 7000, TracesURL: tracesURL}},
 		"addresses": {Config{APIURL: "https://api.example", WebSocketURL: "wss://ws.example/ws"},
-			pageConfig{APIURL: "https://api.example", WebSocketURL: "wss://ws.example/ws", APIPort: 7070, WebSocketPort: 7000}},
+			pageConfig{APIURL: "https://api.example", WebSocketURL: "wss://ws.example/ws", APIPort: 7070, WebSocketPort: 7000, TracesURL: tracesURL}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got pageConfig
@@ -224,17 +226,17 @@ func TestValidate(t *testing.T) {
 		ports Ports
 		want  string // a part of the error, "" for none
 	}{
-		"defaults":              {Defaults(), Ports{7070, 7000}, ""},
+		"defaults":              {Defaults(), Ports{API: 7070, WebSocket: 7000}, ""},
 		"addresses, no ports":   {Config{"127.0.0.1:0", "http://a", "ws://b/ws"}, Ports{}, ""},
-		"no listen":             {Config{}, Ports{7070, 7000}, "listen"},
-		"no such port":          {Config{Listen: "127.0.0.1:99999"}, Ports{7070, 7000}, `listen: "127.0.0.1:99999": want host:port`},
-		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{7070, 7000}, "api_url"},
-		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{7070, 7000}, "api_url"},
-		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{7070, 7000}, "api_url"},
-		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{7070, 7000}, "websocket_url"},
-		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{7070, 7000}, "websocket_url"},
+		"no listen":             {Config{}, Ports{API: 7070, WebSocket: 7000}, "listen"},
+		"no such port":          {Config{Listen: "127.0.0.1:99999"}, Ports{API: 7070, WebSocket: 7000}, `listen: "127.0.0.1:99999": want host:port`},
+		"api not http":          {Config{"127.0.0.1:0", "ftp://a", ""}, Ports{API: 7070, WebSocket: 7000}, "api_url"},
+		"api without a host":    {Config{"127.0.0.1:0", "http:///x", ""}, Ports{API: 7070, WebSocket: 7000}, "api_url"},
+		"api with a directive":  {Config{"127.0.0.1:0", "http://a;b", ""}, Ports{API: 7070, WebSocket: 7000}, "api_url"},
+		"websocket over http":   {Config{"127.0.0.1:0", "", "http://a/ws"}, Ports{API: 7070, WebSocket: 7000}, "websocket_url"},
+		"websocket with a user": {Config{"127.0.0.1:0", "", "ws://u:secret@a/ws"}, Ports{API: 7070, WebSocket: 7000}, "websocket_url"},
 		"no api port":           {Config{"127.0.0.1:0", "", "ws://b/ws"}, Ports{}, "api port"},
-		"websocket port":        {Config{"127.0.0.1:0", "", ""}, Ports{7070, 70000}, "websocket port"},
+		"websocket port":        {Config{"127.0.0.1:0", "", ""}, Ports{API: 7070, WebSocket: 70000}, "websocket port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.cfg.Listen = strings.Replace(c.cfg.Listen, ":8080", ":0", 1)

@@ -7,6 +7,7 @@ import { Rest, type Session } from '../core/rest'
 import { forgetSession, loadPlace, loadSession, saveSession } from '../session'
 import { Chat } from './chat'
 import { Login } from './login'
+import { TracesUrl } from './traces'
 
 const endings: Record<string, string> = {
   unauthenticated: 'Your session has expired. Please log in again.',
@@ -58,7 +59,7 @@ function SignedIn({ config, session, onEnded }: { config: Config; session: Sessi
     }
   }, [config, session, onEnded])
 
-  return started && <Chat client={started.client} rest={started.rest} />
+  return started && <TracesUrl value={config.tracesUrl}><Chat client={started.client} rest={started.rest} /></TracesUrl>
 }
 
 /** Shows what was shown before a reload; else, where there is room beside the list, the lobby. */

@@ -1,10 +1,11 @@
-import { memo, useEffect, useId, useRef, useState } from 'react'
+import { memo, useContext, useEffect, useId, useRef, useState } from 'react'
 import type { Outgoing } from '../core/outbox'
 import type { Message } from '../core/protocol'
 import { Avatar } from './avatar'
 import { copy } from './copy'
 import { full, time } from './format'
 import { Check, Copy } from './icons'
+import { TracesUrl } from './traces'
 
 interface Props {
   message: Message
@@ -39,6 +40,7 @@ export const MessageBubble = memo(function MessageBubble({ message, mine, follow
 
 function Details({ id, message }: { id: string; message: Message }) {
   const [copied, setCopied] = useState(false)
+  const traces = useContext(TracesUrl)
   const box = useRef<HTMLDListElement>(null)
   useEffect(() => {
     box.current?.scrollIntoView({ block: 'nearest' })
@@ -50,7 +52,11 @@ function Details({ id, message }: { id: string; message: Message }) {
       <dt>Sent</dt><dd>{full(message.createdAt)}</dd>
       <dt>Trace</dt>
       <dd className="trace">
-        <span data-testid="details-trace">{message.traceId || 'none'}</span>
+        {message.traceId && traces ? (
+          <a className="link" data-testid="details-trace" href={`${traces}/${message.traceId}`} target="_blank" rel="noreferrer" title="Where this message went, and how long it took">{message.traceId}</a>
+        ) : (
+          <span data-testid="details-trace">{message.traceId || 'none'}</span>
+        )}
         {message.traceId && (
           <button type="button" className="icon-button" data-testid="copy-trace" aria-label="Copy the trace id" onClick={() => setCopied(copy(message.traceId))}>
             {copied ? <Check /> : <Copy />}
