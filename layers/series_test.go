@@ -1,0 +1,189 @@
+package layers
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"gochat/layers/internal/testclient"
+)
+
+// series are the names and labels of all that /metrics shows, but for the rooms by their number: those are counted.
+func series(t *testing.T, r *running) (all map[string]bool, rooms int) {
+	t.Helper()
+	resp, err := http.Get("http://" + r.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	all = make(map[string]bool)
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		name, _, _ := strings.Cut(lines.Text(), " ")
+		switch {
+		case strings.HasPrefix(name, "#"):
+		case strings.Contains(name, "room="):
+			rooms++
+		default:
+			all[name] = true
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all, rooms
+}
+
+// comeAndGo has a user come, write a note and go; or, with all, chat in a room of their own, with themselves, and wrongly.
+func comeAndGo(t *testing.T, r *running, name string, all bool) {
+	u := testclient.Register(t, r.api(), name)
+	if !all {
+		c := testclient.TCP(t, r.TCP[0])
+		defer c.Close()
+		c.Send(t, map[string]any{"op": 6, "authToken": u.Token})
+		c.Send(t, map[string]any{"op": 2, "toUserId": u.ID, "msg": "note to self", "clientId": "1"})
+		c.AwaitOp(t, 20)
+		return
+	}
+	var room struct{ ID int }
+	u.Must(t, http.MethodPost, "/v1/rooms", map[string]any{"name": "of " + name}, &room)
+	dial := func() *testclient.Conn { return testclient.TCP(t, r.TCP[0]) }
+	if u.ID%2 == 0 {
+		dial = func() *testclient.Conn { return testclient.WebSocket(t, r.WebSocket) }
+	}
+	c := dial()
+	defer c.Close()
+	c.Send(t, map[string]any{"op": 6, "authToken": u.Token, "roomId": room.ID})
+	c.Send(t, map[string]any{"op": 3, "roomId": room.ID, "msg": "I am " + name, "clientId": "1"})
+	c.AwaitOp(t, 20)
+	c.Send(t, map[string]any{"op": 2, "toUserId": u.ID, "msg": "note to self", "clientId": "2"})
+	c.Send(t, map[string]any{"op": u.ID + 1000})
+	c.Send(t, map[string]any{"op": 13, "conversation": fmt.Sprint("room:", room.ID), "seq": 1})
+	c.Send(t, map[string]any{"op": 12, "resume": map[string]int{fmt.Sprint("dm:", u.ID, ":", u.ID): 0}})
+	c.AwaitOp(t, 22)
+	_, _ = u.Do(t, http.MethodGet, fmt.Sprint("/v1/rooms/", room.ID, "/messages"), nil)
+	_, _ = u.Do(t, http.MethodGet, fmt.Sprint("/v1/no/such/path/", u.ID), nil)
+}
+
+// TestSeries: what is measured does not grow with users and rooms.
+func TestSeries(t *testing.T) {
+	t.Parallel()
+	r := start(t, embeddedBackend(t).config(), All()...)
+	visits := func(from, to int) {
+		const workers = 32
+		var visiting sync.WaitGroup
+		for worker := range workers {
+			visiting.Go(func() {
+				for i := from + worker; i < to; i += workers {
+					comeAndGo(t, r, fmt.Sprint("visitor-", i), i%10 == 0)
+				}
+			})
+		}
+		visiting.Wait()
+	}
+	visits(0, 100)
+	before, _ := series(t, r)
+	visits(100, 10_100)
+	after, rooms := series(t, r)
+	var more []string
+	for name := range after {
+		if !before[name] {
+			more = append(more, name)
+		}
+	}
+	t.Logf("%d series before, %d after, and those of %d rooms", len(before), len(after), rooms)
+	// Methods that are called now and then, codes that the first hundred did not meet: each is a few dozen. One for each
+	// room would be a thousand.
+	if len(more) > 500 {
+		t.Errorf("%d series more, as %v", len(more), more[:20])
+	}
+	if rooms > 20 {
+		t.Errorf("%d rooms have series, want 20 at most", rooms)
+	}
+	somebody := regexp.MustCompile(`visitor-|dm:|room:|token`)
+	for name := range after {
+		if somebody.MatchString(name) {
+			t.Errorf("a series names somebody: %s", name)
+		}
+	}
+}
+
+// TestLogsSaveNoSecrets loads a system that logs all it can, and looks for what must not be in its log.
+func TestLogsSaveNoSecrets(t *testing.T) {
+	t.Parallel()
+	cfg := embeddedBackend(t).config()
+	cfg.Log.Level, cfg.Trace.SampleRatio = "debug", 1
+	r := start(t, cfg, All()...)
+	secrets := map[string]string{"the rpc secret": cfg.RPC.Secret, "Redis' password": cfg.Redis.Password}
+	var people []*testclient.User
+	for i := range 5 {
+		u := testclient.Register(t, r.api(), fmt.Sprint("discreet-", i))
+		people = append(people, u)
+		secrets["a token"+u.Name] = u.Token
+	}
+	const password, text, name = "only I know this one", "between you and me, and nobody else", "a client's own name"
+	secrets["a password"], secrets["a text"] = password, text
+	people[0].Do(t, http.MethodPost, "/v1/sessions", map[string]any{"name": "discreet-0", "password": password})
+	people[0].Do(t, http.MethodPost, "/v1/users", map[string]any{"name": "discreet-0", "password": password})
+	people[0].Do(t, http.MethodPost, "/user/login", map[string]any{"userName": "discreet-1", "passWord": password})
+	people[0].Do(t, http.MethodPost, "/push/push", map[string]any{"op": 2, "msg": text, "toUserId": "999999", "roomId": 1, "authToken": people[0].Token})
+	people[0].Do(t, http.MethodPost, "/v1/rooms/1/messages", map[string]any{"msg": text})
+	people[0].Do(t, http.MethodPost, "/v1/rooms/1/messages", "not an object: "+text)
+	var conns []*testclient.Conn
+	for i, u := range people {
+		c := testclient.TCP(t, r.TCP[0])
+		if i%2 == 0 {
+			c = testclient.WebSocket(t, r.WebSocket)
+		}
+		c.Enter(t, u, 1)
+		conns = append(conns, c)
+	}
+	for i, c := range conns {
+		for n := range 50 {
+			c.Send(t, map[string]any{"op": 3, "roomId": 1, "msg": text, "clientId": fmt.Sprint(name, n)})
+			c.Send(t, map[string]any{"op": 2, "toUserId": people[(i+1)%5].ID, "msg": text})
+			c.Send(t, map[string]any{"op": 2, "toUserId": 999_999, "msg": text})
+			c.Send(t, map[string]any{"op": 3, "roomId": 999_999, "msg": text})
+			c.Send(t, map[string]any{"op": "three", "msg": text, "authToken": people[0].Token})
+		}
+	}
+	for _, c := range conns {
+		c.Send(t, map[string]any{"op": 3, "roomId": 1, "msg": "the last", "clientId": "the last"})
+		c.Await(t, "the last ack", func(f testclient.Frame) bool { return f.Op() == 20 && f.Str("clientId") == "the last" })
+	}
+	stranger := testclient.TCP(t, r.TCP[0])
+	stranger.Send(t, map[string]any{"op": 6, "authToken": "a token that is none, of somebody"})
+	stranger.AwaitEnd(t)
+	secrets["a token that is none"] = "a token that is none"
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	log := r.log.String()
+	lines, traced := 0, 0
+	for line := range strings.Lines(log) {
+		var event struct {
+			Time, Level, Msg string
+			Trace            string `json:"trace_id"`
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event.Time == "" || event.Level == "" || event.Msg == "" {
+			t.Errorf("a line is no event: %v: %s", err, line)
+		}
+		lines++
+		if event.Trace != "" {
+			traced++
+		}
+	}
+	if lines < 20 || traced == 0 {
+		t.Errorf("%d lines of log, %d with a trace, are too few to say anything:\n%s", lines, traced, log)
+	}
+	for what, secret := range secrets {
+		if secret != "" && strings.Contains(log, secret) {
+			t.Errorf("%s is in the log", what)
+		}
+	}
+}
