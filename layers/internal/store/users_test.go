@@ -31,8 +31,11 @@ func testUsers(t *testing.T, s *Store) {
 	wantCode(t, err, contract.NotFound)
 	_, err = s.User(t.Context(), 999)
 	wantCode(t, err, contract.NotFound)
-	if n, err := s.CountUsers(t.Context()); err != nil || n != 2 {
-		t.Errorf("got %d users, %v, want 2", n, err)
+	user(t, s, " of the system")
+	for except, want := range map[string]int64{" ": 2, " of": 2, " off": 3, "ann": 2, "a": 2, "\U0010FFFF": 3} {
+		if n, err := s.CountUsers(t.Context(), except); err != nil || n != want {
+			t.Errorf("got %d users but for those of %q, %v, want %d", n, except, err, want)
+		}
 	}
 	for _, name := range []string{"a\x00b", "\xff"} {
 		_, err = s.CreateUser(t.Context(), name, "", now)
