@@ -13,6 +13,7 @@ import (
 	"gochat/layers/api"
 	"gochat/layers/connect"
 	"gochat/layers/internal/address"
+	"gochat/layers/internal/canary"
 	"gochat/layers/internal/config"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
@@ -33,6 +34,7 @@ type Config struct {
 	Site     site.Config      `koanf:"site"`
 	Admin    AdminConfig      `koanf:"admin"`
 	Connect  connect.Config   `koanf:"connect"`
+	Canary   canary.Config    `koanf:"canary"`
 	Logic    logic.Config     `koanf:"logic"`
 	Auth     logic.AuthConfig `koanf:"auth"`
 	Task     task.Config      `koanf:"task"`
@@ -67,6 +69,7 @@ func Defaults() Config {
 		Site:    site.Defaults(),
 		Admin:   AdminConfig{Listen: "127.0.0.1:9100"},
 		Connect: connect.Defaults(),
+		Canary:  canary.Defaults(),
 		Logic:   logic.Defaults(),
 		Auth:    logic.AuthDefaults(),
 		Task:    task.Defaults(),

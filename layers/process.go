@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"gochat/layers/internal/canary"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/queue"
@@ -54,6 +55,8 @@ type process struct {
 	member    *discovery.Membership
 	server    *rpc.Server
 	views     map[string]*discovery.View
+
+	canary *canary.Canary // of connect; nil if there is none
 }
 
 // Run runs the layers until ctx ends, then drains them in the reverse order of their start and answers what went
@@ -166,6 +169,10 @@ func (p *process) start(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	// It ends first. Nothing waits for it: what it needs may be in processes that wait for this one.
+	if p.canary != nil {
+		p.life.run("canary", p.canary.Run)
 	}
 	return nil
 }

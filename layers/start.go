@@ -9,6 +9,7 @@ import (
 
 	"gochat/layers/api"
 	"gochat/layers/connect"
+	"gochat/layers/internal/canary"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/ids"
@@ -149,6 +150,10 @@ func (p *process) startConnect(ctx context.Context) error {
 	}
 	p.bound.WebSocket, p.bound.TCP = c.WebSocketAddr(), c.TCPAddrs()
 	p.life.run("connect", c.Run)
+	if p.cfg.Canary.On() {
+		p.canary = canary.New(p.cfg.Canary, toLogic, self, p.bound.WebSocket, p.bound.TCP[0], tel)
+		p.health.Watch("connect: canary", p.canary.Check)
+	}
 	return nil
 }
 

@@ -147,11 +147,11 @@ func TestStopsWhileWaiting(t *testing.T) {
 }
 
 // TestDependencyLostAndBack stops each dependency of a working process in turn. The process says so, stays, keeps
-// its connections, and works again by itself.
+// its connections, and works again by itself: its canary finds that messages come through.
 func TestDependencyLostAndBack(t *testing.T) {
 	etcd, redis, pg := testdeps.Etcd(t), testdeps.Redis(t), testdeps.StartPostgres(t)
 	b := migrated(t, backend{etcd: etcd.Endpoint(), redis: redis.Addr(), database: pg.URL})
-	r := start(t, b.config(), All()...)
+	r := start(t, watching(b.config()), All()...)
 	for _, d := range []struct {
 		name, check string
 		stop, start func()

@@ -159,7 +159,6 @@ func TestUpSaysWhereItIs(t *testing.T) {
 		{up.base("page") + "/", "text/html", "<html"},
 		{up.base("API") + "/v1/openapi.json", "application/json", `"openapi"`},
 		{up.base("admin") + "/healthz", "text/plain", "ok"},
-		{up.base("admin") + "/readyz", "application/json", `"ready": true`},
 		{up.base("admin") + "/metrics", "text/plain", "gochat_build_info{"},
 	} {
 		status, kind, body := call(t, http.MethodGet, c.url, "", nil)
@@ -170,6 +169,10 @@ func TestUpSaysWhereItIs(t *testing.T) {
 			t.Errorf("GET %s: %d %s, want 200 %s and %q in %.200q", c.url, status, kind, c.kind, c.holds, body)
 		}
 	}
+	eventually(t, "ready once a message has come through", func() bool {
+		status, _, body := call(t, http.MethodGet, up.base("admin")+"/readyz", "", nil)
+		return status == http.StatusOK && strings.Contains(body, `"ready": true`) && strings.Contains(body, `"connect: canary"`)
+	})
 	socket := strings.Replace(up.base("websocket"), "ws://", "http://", 1)
 	if status, _, _ := call(t, http.MethodGet, socket, "", http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},

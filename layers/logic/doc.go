@@ -28,6 +28,11 @@
 // them in line each commit would have to ask the outbox for rows of others. It is not worth that: connect holds back
 // what skips ahead, fetches the gap by one call for a node and conversation, and its clients see seq order.
 //
+// # Canaries
+//
+// Each connect node writes to itself, as a user of whom nobody else knows: see CanarySession. What it says is stored,
+// published and counted as people's messages are. Then its conversation is trimmed, which no other ever is.
+//
 // # What may be stale
 //
 // A session is remembered for Config.SessionCache, a room and a membership likewise. Ending a session tells every

@@ -21,7 +21,7 @@ type Store interface {
 	UserByName(ctx context.Context, name string) (contract.User, string, error)
 	User(ctx context.Context, id contract.UserID) (contract.User, error)
 	FindUsers(ctx context.Context, prefix string, limit int) ([]contract.User, error)
-	CountUsers(ctx context.Context) (int64, error)
+	CountUsers(ctx context.Context, except string) (int64, error)
 
 	CreateRoom(ctx context.Context, name string, private bool, owner contract.UserID, now time.Time) (contract.Room, error)
 	Room(ctx context.Context, id contract.RoomID, user contract.UserID) (contract.Room, error)
@@ -34,6 +34,7 @@ type Store interface {
 	History(ctx context.Context, c contract.Conversation, after, before int64, limit int) ([]contract.Message, bool, error)
 	Heads(ctx context.Context, conversations []contract.Conversation) (map[contract.Conversation]int64, error)
 	DirectHeads(ctx context.Context, users []contract.UserSince) ([]contract.UserHead, error)
+	Trim(ctx context.Context, c contract.Conversation, below int64) error
 	LastBefore(ctx context.Context, c contract.Conversation, since time.Time, before int64) (int64, error)
 	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
@@ -184,11 +185,11 @@ func knownToAll(name, password string) bool {
 	return password == demoPassword && slices.Contains(demoNames(), name)
 }
 
-// MakeDemoUsers makes those of demo, test and admin that are missing, in a store that has no other users, and lets the
+// MakeDemoUsers makes those of demo, test and admin that are missing, in a store that has no other people, and lets the
 // demo users in from then on. It is for a process that nobody on another machine can reach.
 func (l *Logic) MakeDemoUsers(ctx context.Context) error {
 	l.demo.Store(true)
-	users, err := l.deps.Store.CountUsers(ctx)
+	users, err := l.deps.Store.CountUsers(ctx, canaryMark)
 	if err != nil {
 		return fmt.Errorf("count users: %w", err)
 	}

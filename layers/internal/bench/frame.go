@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"gochat/layers/connect/wire"
 )
@@ -48,36 +47,12 @@ func cutPacket(b []byte) (frame, int, error) {
 
 var errFrame = errors.New("not a whole, plain websocket frame of a server")
 
-// cutWebSocket knows what servers of gochat send: frames that are not fragmented, compressed or masked.
 func cutWebSocket(b []byte) (frame, int, error) {
-	if len(b) < 2 {
-		return frame{}, 0, nil
+	f, n, err := wire.NextFromServer(b)
+	if err != nil || len(b) < n {
+		return frame{}, 0, err
 	}
-	const final, masked = 0x80, 0x80
-	if b[0]&0xf0 != final || b[1]&masked != 0 {
-		return frame{}, 0, errFrame
-	}
-	header, length := 2, uint64(b[1])
-	switch length {
-	case 126:
-		if header = 4; len(b) < header {
-			return frame{}, 0, nil
-		}
-		length = uint64(binary.BigEndian.Uint16(b[2:]))
-	case 127:
-		if header = 10; len(b) < header {
-			return frame{}, 0, nil
-		}
-		length = binary.BigEndian.Uint64(b[2:])
-	}
-	if length > maxFrame {
-		return frame{}, 0, fmt.Errorf("a frame of %d bytes: want %d at most", length, maxFrame)
-	}
-	n := header + int(length)
-	if len(b) < n {
-		return frame{}, 0, nil
-	}
-	return frame{b[0] & 0x0f, b[header:n]}, n, nil
+	return frame{f.Opcode, f.Payload}, n, nil
 }
 
 // maxFrame is what the buffer of the reader is sure to hold.
@@ -91,20 +66,8 @@ func appendFrame(dst []byte, transport string, opcode byte, payload []byte, key 
 		dst = binary.BigEndian.AppendUint16(dst, uint16(wire.TCPHeader+len(payload)))
 		return append(dst, payload...), 0
 	}
-	begin := len(dst)
-	const final, maskBit = 0x80, 0x80
-	switch n := len(payload); {
-	case n <= 125:
-		dst = append(dst, final|opcode, maskBit|byte(n))
-	case n <= math.MaxUint16:
-		dst = binary.BigEndian.AppendUint16(append(dst, final|opcode, maskBit|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, final|opcode, maskBit|127), uint64(n))
-	}
-	at := len(dst) + 4
-	dst = append(append(dst, 0, 0, 0, 0), payload...)
-	mask(dst[at:], dst[at-4:at], key)
-	return dst, at - begin
+	out = wire.AppendMasked(dst, opcode, payload, key)
+	return out, len(out) - len(dst) - len(payload)
 }
 
 // mask writes the key and applies it (RFC 6455, 5.3). Applied to 0 it changes nothing, so that key 0 leaves plain text.

@@ -46,6 +46,11 @@ type Logic interface {
 	ForgetSessions(context.Context, *ForgetSessionsRequest) (*Empty, error)
 	// FindUsers answers users whose name begins with the given text.
 	FindUsers(context.Context, *FindUsersRequest) (*UsersReply, error)
+	// CanarySession makes a session of the node's canary, a user of whom there is one for each node id, and who is made
+	// when first asked for. It ends the canary's other sessions, as if it had logged in under the single-login policy. Nobody
+	// else can log in as a canary, find it or write to it; its conversation with itself keeps only its latest messages.
+	// For connect.
+	CanarySession(context.Context, *CanarySessionRequest) (*SessionGrant, error)
 
 	// CreateRoom makes a room and the caller its owner and first member.
 	CreateRoom(context.Context, *CreateRoomRequest) (*Room, error)
@@ -159,6 +164,9 @@ type User struct {
 }
 
 type UsersReply struct{ Users []User }
+
+// CanarySessionRequest names a connect node: "connect-17".
+type CanarySessionRequest struct{ Node NodeID }
 
 type CreateRoomRequest struct {
 	Credential Credential

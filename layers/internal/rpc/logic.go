@@ -65,6 +65,10 @@ func (l *Logic) FindUsers(ctx context.Context, r *contract.FindUsersRequest) (*c
 	return call[contract.FindUsersRequest, contract.UsersReply](ctx, l.caller, "FindUsers", "", repeat, r)
 }
 
+func (l *Logic) CanarySession(ctx context.Context, r *contract.CanarySessionRequest) (*contract.SessionGrant, error) {
+	return call[contract.CanarySessionRequest, contract.SessionGrant](ctx, l.caller, "CanarySession", "", repeat, r)
+}
+
 func (l *Logic) CreateRoom(ctx context.Context, r *contract.CreateRoomRequest) (*contract.Room, error) {
 	return call[contract.CreateRoomRequest, contract.Room](ctx, l.caller, "CreateRoom", "", once, r)
 }

@@ -60,6 +60,10 @@ func (s *scripted) FindUsers(ctx context.Context, r *contract.FindUsersRequest) 
 	return ask[contract.UsersReply](ctx, s, "FindUsers", r)
 }
 
+func (s *scripted) CanarySession(ctx context.Context, r *contract.CanarySessionRequest) (*contract.SessionGrant, error) {
+	return ask[contract.SessionGrant](ctx, s, "CanarySession", r)
+}
+
 func (s *scripted) CreateRoom(ctx context.Context, r *contract.CreateRoomRequest) (*contract.Room, error) {
 	return ask[contract.Room](ctx, s, "CreateRoom", r)
 }

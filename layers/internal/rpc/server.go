@@ -205,6 +205,7 @@ func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemet
 		handle(s, "CheckSessions", l.CheckSessions),
 		handle(s, "ForgetSessions", l.ForgetSessions),
 		handle(s, "FindUsers", l.FindUsers),
+		handle(s, "CanarySession", l.CanarySession),
 		handle(s, "CreateRoom", l.CreateRoom),
 		handle(s, "Rooms", l.Rooms),
 		handle(s, "Room", l.Room),

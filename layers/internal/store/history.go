@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"gorm.io/gorm"
+
 	"gochat/layers/internal/contract"
 )
 
@@ -125,4 +127,15 @@ func (s *Store) DirectHeads(ctx context.Context, users []contract.UserSince) (he
 		}
 	}
 	return heads, nil
+}
+
+// Trim deletes the messages of a conversation with a seq below the given one, but for those that are in the outbox, which
+// may have to be published yet. What follows them keeps its seq, and the conversation goes on with its next one.
+func (s *Store) Trim(ctx context.Context, c contract.Conversation, below int64) (err error) {
+	ctx, end := s.begin(ctx, "trim conversation")
+	defer end(&err)
+	return s.update(ctx, func(db *gorm.DB) error {
+		return db.Exec(`DELETE FROM messages WHERE conversation_id = ? AND seq < ?
+			AND id NOT IN (SELECT message_id FROM outbox)`, string(c), below).Error
+	})
 }

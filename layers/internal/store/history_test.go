@@ -144,3 +144,57 @@ func testManyIDs(t *testing.T, s *Store) {
 		t.Errorf("got %d outbox rows, %v, want none", n, err)
 	}
 }
+
+// testTrim: what goes are the oldest messages of that conversation alone, none that waits to be published, and the others
+// keep their seq.
+func testTrim(t *testing.T, s *Store) {
+	seqs := func(c contract.Conversation) (list []int64) {
+		t.Helper()
+		msgs, more, err := s.History(t.Context(), c, 0, 0, 100)
+		if err != nil || more {
+			t.Fatalf("history: more %v, %v", more, err)
+		}
+		for _, m := range msgs {
+			list = append(list, m.Seq)
+		}
+		return list
+	}
+	var notes []contract.Message
+	for range 6 {
+		notes = append(notes, message(1, "dm:1:1"), message(2, "dm:1:2"))
+	}
+	results := mustCommit(t, s, notes...)
+	var published []contract.OutboxPosition
+	for i, r := range results {
+		if i != 2 { // seq 2 of the notes waits
+			published = append(published, r.Outbox)
+		}
+	}
+	if err := s.DeleteOutbox(t.Context(), published); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Trim(t.Context(), "dm:1:1", 5); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := seqs("dm:1:1"), []int64{2, 5, 6}; !slices.Equal(got, want) {
+		t.Errorf("left are %v, want %v: the latest, and what waits in the outbox", got, want)
+	}
+	if got := outbox(t, s); len(got) != 1 || got[0].Message.Seq != 2 {
+		t.Errorf("the outbox has %v, want the one that waits", got)
+	}
+	if got := seqs("dm:1:2"); len(got) != 6 {
+		t.Errorf("of another conversation %v are left, want all six", got)
+	}
+	if err := s.DeleteOutbox(t.Context(), []contract.OutboxPosition{results[2].Outbox}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Trim(t.Context(), "dm:1:1", 6); err != nil {
+		t.Fatal(err)
+	}
+	if next := mustCommit(t, s, message(1, "dm:1:1")); next[0].Message.Seq != 7 {
+		t.Errorf("the next message has seq %d, want 7", next[0].Message.Seq)
+	}
+	if got, want := seqs("dm:1:1"), []int64{6, 7}; !slices.Equal(got, want) {
+		t.Errorf("left are %v, want %v", got, want)
+	}
+}

@@ -49,6 +49,7 @@ func TestStore(t *testing.T) {
 		{"heads", testHeads},
 		{"last before", testLastBefore},
 		{"direct heads", testDirectHeads},
+		{"trim", testTrim},
 		{"read marks", testMarkRead},
 		{"inbox", testInbox},
 		{"outbox", testOutbox},
@@ -206,7 +207,7 @@ func testEndedContext(t *testing.T, s *Store) {
 		"UserByName":   func() error { _, _, err := s.UserByName(ctx, "late"); return err },
 		"User":         func() error { _, err := s.User(ctx, 1); return err },
 		"FindUsers":    func() error { _, err := s.FindUsers(ctx, "", 1); return err },
-		"CountUsers":   func() error { _, err := s.CountUsers(ctx); return err },
+		"CountUsers":   func() error { _, err := s.CountUsers(ctx, " "); return err },
 		"CreateRoom":   func() error { _, err := s.CreateRoom(ctx, "late", false, 1, now); return err },
 		"Room":         func() error { _, err := s.Room(ctx, contract.Lobby, 1); return err },
 		"Rooms":        func() error { _, _, err := s.Rooms(ctx, 1, "", 0, 1); return err },
@@ -215,6 +216,7 @@ func testEndedContext(t *testing.T, s *Store) {
 		"Members":      func() error { _, _, err := s.Members(ctx, contract.Lobby, 0, 1); return err },
 		"History":      func() error { _, _, err := s.History(ctx, room, 0, 0, 1); return err },
 		"Heads":        func() error { _, err := s.Heads(ctx, []contract.Conversation{room}); return err },
+		"Trim":         func() error { return s.Trim(ctx, room, 1) },
 		"MarkRead":     func() error { _, err := s.MarkRead(ctx, 1, room, 1); return err },
 		"Inbox":        func() error { _, err := s.Inbox(ctx, 1, 1); return err },
 		"OutboxEnd":    func() error { _, err := s.OutboxEnd(ctx); return err },
@@ -226,7 +228,7 @@ func testEndedContext(t *testing.T, s *Store) {
 			t.Errorf("%s: got %v, want that the context was cancelled", name, err)
 		}
 	}
-	if n, err := s.CountUsers(t.Context()); n != 0 || err != nil {
+	if n, err := s.CountUsers(t.Context(), " "); n != 0 || err != nil {
 		t.Errorf("got %d users, %v, want none", n, err)
 	}
 }

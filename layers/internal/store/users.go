@@ -101,10 +101,14 @@ func afterPrefix(prefix string) string {
 	return ""
 }
 
-// CountUsers answers how many users there are.
-func (s *Store) CountUsers(ctx context.Context) (count int64, err error) {
+// CountUsers answers how many users there are whose name does not begin with exactly the bytes of except, which are some.
+func (s *Store) CountUsers(ctx context.Context, except string) (count int64, err error) {
 	ctx, end := s.begin(ctx, "count users")
 	defer end(&err)
-	err = s.query(ctx).Raw(`SELECT count(*) FROM users`).Scan(&count).Error
+	query, args := `SELECT count(*) FROM users WHERE name < ?`, []any{except}
+	if end := afterPrefix(except); end != "" {
+		query, args = query+` OR name >= ?`, append(args, end)
+	}
+	err = s.query(ctx).Raw(query, args...).Scan(&count).Error
 	return count, err
 }
