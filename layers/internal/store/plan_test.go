@@ -104,6 +104,13 @@ func TestGenericPlans(t *testing.T) {
 			}
 			return err
 		},
+		"stored message": func(s *Store) error {
+			_, err := s.Stored(t.Context(), 1)
+			if contract.CodeOf(err) == contract.NotFound {
+				err = nil
+			}
+			return err
+		},
 		"outbox": func(s *Store) error {
 			end, err := s.OutboxEnd(t.Context())
 			if err != nil {

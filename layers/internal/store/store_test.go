@@ -51,6 +51,7 @@ func TestStore(t *testing.T) {
 		{"direct heads", testDirectHeads},
 		{"read marks", testMarkRead},
 		{"inbox", testInbox},
+		{"stored message", testStored},
 		{"outbox", testOutbox},
 		{"outbox pages", testOutboxPages},
 		{"many ids", testManyIDs},
