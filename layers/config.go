@@ -17,6 +17,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
@@ -41,6 +42,7 @@ type Config struct {
 	Redis    session.Config   `koanf:"redis"`
 	Database store.Config     `koanf:"database"`
 	Queue    QueueConfig      `koanf:"queue"`
+	Record   record.Config    `koanf:"record"`
 
 	Log   observability.LogConfig   `koanf:"log"`
 	Trace observability.TraceConfig `koanf:"trace"`
@@ -48,7 +50,7 @@ type Config struct {
 
 // AdminConfig is where the process answers its operators.
 type AdminConfig struct {
-	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
+	Listen string `koanf:"listen" doc:"host:port of metrics, health, pprof and where messages are; keep it from the public"`
 }
 
 // Validate reports an address that cannot be bound.
@@ -74,6 +76,7 @@ func Defaults() Config {
 		Etcd:    discovery.Defaults(),
 		Redis:   session.Defaults(),
 		Queue:   QueueConfig{Driver: DriverRedis, Config: queue.Defaults()},
+		Record:  record.Defaults(),
 		Log:     seen.Log,
 		Trace:   seen.Trace,
 	}

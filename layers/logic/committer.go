@@ -199,7 +199,8 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		}
 		return
 	}
-	c.m.commitSeconds.Observe(time.Since(start).Seconds())
+	committed := time.Now()
+	c.m.commitSeconds.Observe(committed.Sub(start).Seconds())
 	c.m.batch.Observe(float64(len(batch)))
 
 	fresh := make([]outgoing, 0, len(results))
@@ -209,6 +210,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 			continue
 		}
 		c.m.accepted.Inc()
+		c.publisher.records.Committed(results[i].Message.ID, batch[i].accepted, committed, len(batch))
 		fresh = append(fresh, outgoingOf(messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted), results[i].Outbox))
 	}
 	c.publisher.add(fresh)

@@ -39,6 +39,7 @@ type Store interface {
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
 	OutboxEnd(ctx context.Context) (contract.OutboxPosition, error)
 	Outbox(ctx context.Context, after, end contract.OutboxPosition, limit int) ([]contract.OutboxRow, error)
+	Stored(ctx context.Context, id contract.MessageID) (contract.StoredMessage, error)
 	DeleteOutbox(ctx context.Context, rows []contract.OutboxPosition) error
 }
 
@@ -107,6 +108,7 @@ type Dependencies struct {
 	Peers     Peers
 	Connects  Connects
 	Singleton Singleton
+	Records   Records // nil: none are kept
 }
 
 // Logic is the layer. It answers calls from New on, but Send only while Run works.
@@ -145,6 +147,10 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 		return nil, err
 	}
 	m := newMetrics(tel.Metrics)
+	publisher := newPublisher(deps.Store, deps.Publisher, m, tel.Log)
+	if deps.Records != nil {
+		publisher.records = deps.Records
+	}
 	return &Logic{
 		cfg: cfg, auth: auth, deps: deps, tel: tel,
 		passwords: newPasswords(auth.Argon2),
@@ -152,7 +158,7 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 		rooms:     rooms,
 		names:     names,
 		limits:    limits,
-		committer: newCommitter(cfg.Commit, deps.Store, newPublisher(deps.Store, deps.Publisher, m, tel.Log), m, tel.Log),
+		committer: newCommitter(cfg.Commit, deps.Store, publisher, m, tel.Log),
 		presence:  newAnnouncer(deps.Presence, deps.Publisher, deps.Nodes, m, tel.Log),
 	}, nil
 }
