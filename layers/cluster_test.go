@@ -10,6 +10,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
+	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testwait"
 	"gochat/observability"
@@ -38,7 +39,7 @@ func TestEveryLayerIsKnown(t *testing.T) {
 	cfg.Site.APIURL, cfg.Site.WebSocketURL = "http://localhost", "ws://localhost/ws" // of other processes
 	for _, layer := range All() {
 		r := start(t, cfg, layer)
-		want := map[string]string{contract.LayerTask: r.Admin, contract.LayerAPI: r.API, contract.LayerSite: r.Page}
+		want := map[string]string{contract.LayerAPI: r.API, contract.LayerSite: r.Page}
 		got := nodesOf(t, cfg, layer)
 		if len(got) != 1 || !strings.HasPrefix(string(got[0].Ref.ID), layer+"-") {
 			t.Errorf("%s nodes: got %v, want one", layer, got)
@@ -46,6 +47,13 @@ func TestEveryLayerIsKnown(t *testing.T) {
 		}
 		if addr, isTold := want[layer]; isTold && got[0].Addr != addr {
 			t.Errorf("%s is known at %q, want %q", layer, got[0].Addr, addr)
+		}
+		if layer == contract.LayerTask {
+			tasks := rpc.NewClients(cfg.RPC, observability.Discard()).Task(func() []rpc.Peer { return got })
+			t.Cleanup(func() { _ = tasks.Close() }) // the node may have left first
+			if answers := tasks.Whereabouts(t.Context(), &contract.WhereaboutsRequest{Message: 1}); len(answers) != 1 || answers[0].Err != nil {
+				t.Errorf("task does not answer where it is known: %+v", answers)
+			}
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
@@ -43,6 +44,7 @@ type Config struct {
 	Redis    session.Config   `koanf:"redis"`
 	Database store.Config     `koanf:"database"`
 	Queue    QueueConfig      `koanf:"queue"`
+	Record   record.Config    `koanf:"record"`
 
 	Log   observability.LogConfig   `koanf:"log"`
 	Trace observability.TraceConfig `koanf:"trace"`
@@ -50,7 +52,7 @@ type Config struct {
 
 // AdminConfig is where the process answers its operators.
 type AdminConfig struct {
-	Listen string `koanf:"listen" doc:"host:port of metrics, health and pprof; keep it from the public"`
+	Listen string `koanf:"listen" doc:"host:port of metrics, health, pprof and where messages are; keep it from the public"`
 }
 
 // Validate reports an address that cannot be bound.
@@ -77,6 +79,7 @@ func Defaults() Config {
 		Etcd:    discovery.Defaults(),
 		Redis:   session.Defaults(),
 		Queue:   QueueConfig{Driver: DriverRedis, Config: queue.Defaults()},
+		Record:  record.Defaults(),
 		Log:     seen.Log,
 		Trace:   seen.Trace,
 	}

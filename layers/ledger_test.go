@@ -17,6 +17,7 @@ import (
 	"gochat/layers/connect"
 	frames "gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
@@ -113,6 +114,7 @@ type books struct {
 	nodes      [2]*connect.Connect
 	registries [3]*prometheus.Registry // of the nodes, and of the task
 	links      [2]link
+	records    *record.Task
 	faults     atomic.Bool  // pushes meet with them, and looks at the routes
 	waiting    atomic.Int64 // items that are not acknowledged
 	queues     [3]chan contract.Item
@@ -166,9 +168,10 @@ func newBooks(t *testing.T) *books {
 	for i := range b.queues {
 		b.queues[i] = make(chan contract.Item, 1000)
 	}
+	b.records = record.NewTask(record.Defaults())
 	cfg := task.Defaults()
 	cfg.PushWithin = 0
-	run("task", task.New(cfg, b, b, b, telemetry(2)).Run)
+	run("task", task.New(cfg, b, b, b, b.records, telemetry(2)).Run)
 	return b
 }
 

@@ -15,6 +15,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/session"
 	"gochat/observability"
@@ -54,6 +55,8 @@ type process struct {
 	discovery *discovery.Client
 	member    *discovery.Membership
 	server    *rpc.Server
+	admin     *observability.Admin
+	remembers *record.Task // what the task layer has done; nil without it
 	views     map[string]*discovery.View
 
 	canary *canary.Canary // of connect; nil if there is none
@@ -143,7 +146,7 @@ func (p *process) startAdmin() error {
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)
 	}
-	p.bound.Admin = admin.Addr()
+	p.admin, p.bound.Admin = admin, admin.Addr()
 	p.life.run("admin", admin.Run)
 	return nil
 }
@@ -200,7 +203,10 @@ func (p *process) startCluster(ctx context.Context) error {
 		}
 		return nil
 	})
-	if !p.has(contract.LayerLogic) && !p.has(contract.LayerConnect) {
+	if err := p.serveWhere(ctx, tel); err != nil {
+		return err
+	}
+	if !p.has(contract.LayerLogic) && !p.has(contract.LayerConnect) && !p.has(contract.LayerTask) {
 		return nil
 	}
 	if p.server, err = rpc.NewServer(p.cfg.RPC, p.log); err != nil {
@@ -274,9 +280,10 @@ const (
 	leaveGrace = 300 * time.Millisecond // for others to see that a node has left before it stops answering
 )
 
-// serve starts the rpc server when the last layer that it serves has been added to it.
+// serve starts the rpc server when the last layer that it serves has been added to it: they are added in this order.
 func (p *process) serve(last string) {
-	if last == contract.LayerLogic && p.has(contract.LayerConnect) {
+	order := []string{contract.LayerLogic, contract.LayerTask, contract.LayerConnect}
+	if slices.ContainsFunc(order[slices.Index(order, last)+1:], p.has) {
 		return
 	}
 	p.life.run("rpc", func(ctx context.Context) error { return p.server.Run(ctx, rpcDrain) })

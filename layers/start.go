@@ -14,6 +14,7 @@ import (
 	"gochat/layers/internal/discovery"
 	"gochat/layers/internal/ids"
 	"gochat/layers/internal/queue"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/rpc"
 	"gochat/layers/internal/store"
 	"gochat/layers/logic"
@@ -58,6 +59,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	l, err := logic.New(p.cfg.Logic, p.cfg.Auth, logic.Dependencies{
 		Store: db, Sessions: sessions, Presence: sessions, Publisher: q, IDs: ids.New(p.member.Number),
 		Nodes: connectNodes{connects, toConnect}, Peers: toLogic, Connects: toConnect, Singleton: p.member,
+		Records: record.NewLogic(p.cfg.Record),
 	}, tel)
 	if err != nil {
 		return fmt.Errorf("logic: %w", err)
@@ -72,7 +74,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	}
 	p.life.run("logic", l.Run)
 	p.serve(contract.LayerLogic)
-	if !p.has(contract.LayerConnect) {
+	if !p.has(contract.LayerTask) && !p.has(contract.LayerConnect) {
 		return p.registerLast(ctx, contract.LayerLogic)
 	}
 	return nil
@@ -173,6 +175,9 @@ func (p *process) startTask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.serveTask(ctx, tel); err != nil {
+		return err
+	}
 	connects, err := p.view(ctx, contract.LayerConnect)
 	if err != nil {
 		return err
@@ -185,8 +190,8 @@ func (p *process) startTask(ctx context.Context) error {
 	if err := await(ctx, "task: connect nodes", p.health, p.log, connects.WaitSynced); err != nil {
 		return err
 	}
-	// Nobody calls a task: its address is where its operators find it.
-	if err := p.makeKnown(ctx, contract.LayerTask, p.bound.Admin); err != nil {
+	// It is called by those who ask where a message is.
+	if err := p.makeKnown(ctx, contract.LayerTask, p.server.Addr()); err != nil {
 		return err
 	}
 	owner, err := p.partitions(ctx)
@@ -199,7 +204,7 @@ func (p *process) startTask(ctx context.Context) error {
 	}
 	toConnect := rpc.NewClients(p.cfg.RPC, tel).Connect(peers(connects))
 	p.life.closing("task clients", toConnect.Close)
-	t := task.New(p.cfg.Task, q, routes, seam[task.Connects](p.seams.toConnect, connectNodes{connects, toConnect}), tel)
+	t := task.New(p.cfg.Task, q, routes, seam[task.Connects](p.seams.toConnect, connectNodes{connects, toConnect}), p.remembers, tel)
 	p.life.run("task", t.Run)
 	// Before the task drains: the others take its partitions while it does.
 	p.life.closing("task registration", p.leave(contract.LayerTask, 0))
@@ -218,7 +223,7 @@ func (p *process) partitions(ctx context.Context) (queue.Ownership, error) {
 	return p.member.Partitions("deliveries", tasks), nil
 }
 
-// makeKnown registers a layer that no other layer calls, at the address where people find it.
+// makeKnown registers a layer at the address where it answers other layers, or, of one that no other calls, people.
 func (p *process) makeKnown(ctx context.Context, layer, addr string) error {
 	if _, err := p.member.Register(ctx, layer, addr); err != nil {
 		return fmt.Errorf("register %s: %w", layer, err)

@@ -66,8 +66,8 @@ func (s *traced) spawn(t *testing.T, spoiled, layer string) *running {
 		"OTEL_EXPORTER_OTLP_ENDPOINT=" + s.spans.URL, "OTEL_BSP_SCHEDULE_DELAY=100"}}.spawn(t)
 }
 
-// sent is a message as its sender and its receivers know it.
-type sent struct {
+// tracedMessage is a message as its sender and its receivers know it.
+type tracedMessage struct {
 	root    string // the span that its trace begins with
 	id      string
 	traceID string
@@ -88,7 +88,7 @@ type edge struct {
 type object = map[string]any
 
 // check says all that is wrong with the message's trace.
-func (s *traced) check(m *sent) (wrong []string) {
+func (s *traced) check(m *tracedMessage) (wrong []string) {
 	fault := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	spans := s.spans.Trace(m.traceID)
 	byID := make(map[string]*testotlp.Span)
@@ -222,7 +222,7 @@ func (s *traced) check(m *sent) (wrong []string) {
 }
 
 // stored is the message's row.
-func (s *traced) stored(m *sent) []contract.Message {
+func (s *traced) stored(m *tracedMessage) []contract.Message {
 	rows, _, err := s.store.History(context.Background(), contract.Conversation(m.conv), int64(m.seq-1), 0, 1)
 	if err != nil || len(rows) == 0 {
 		return []contract.Message{{}} // which is no row of anybody's
@@ -231,7 +231,7 @@ func (s *traced) stored(m *sent) []contract.Message {
 }
 
 // complete waits until the message's trace is.
-func (s *traced) complete(t *testing.T, m *sent) {
+func (s *traced) complete(t *testing.T, m *tracedMessage) {
 	t.Helper()
 	var wrong []string
 	if !testwait.Soon(func() bool { wrong = s.check(m); return len(wrong) == 0 }) {
@@ -286,9 +286,9 @@ func got(t *testing.T, conns []*testclient.Conn, text string) (all []testclient.
 }
 
 // known is the message by one of its frames.
-func known(root string, nodes int, came []testclient.Frame) *sent {
+func known(root string, nodes int, came []testclient.Frame) *tracedMessage {
 	f := came[0]
-	return &sent{root: root, id: f.Str("id"), traceID: f.Str("traceId"), seq: f.Int("seq"), conv: f.Str("conversation"), frames: came, nodes: nodes}
+	return &tracedMessage{root: root, id: f.Str("id"), traceID: f.Str("traceId"), seq: f.Int("seq"), conv: f.Str("conversation"), frames: came, nodes: nodes}
 }
 
 // TestTraces: a message is one trace from the request to the sockets, whichever way it comes and goes.
@@ -299,7 +299,7 @@ func TestTraces(t *testing.T) {
 			s := startTraced(t, driver, "")
 			p := s.people(t)
 			away := testclient.Register(t, s.api.api(), "away")
-			receipt := func(path, text string) *sent {
+			receipt := func(path, text string) *tracedMessage {
 				var r struct {
 					ID           string
 					Conversation string
@@ -307,7 +307,7 @@ func TestTraces(t *testing.T) {
 					TraceID      string `json:"traceId"`
 				}
 				p.users[0].Must(t, http.MethodPost, path, map[string]any{"msg": text}, &r)
-				return &sent{id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID}
+				return &tracedMessage{id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID}
 			}
 			t.Run("room by REST", func(t *testing.T) {
 				m := receipt(fmt.Sprint("/v1/rooms/", p.room, "/messages"), "by rest")
@@ -347,7 +347,7 @@ func TestTraces(t *testing.T) {
 				}
 				other := testclient.Register(t, s.api.api(), "other")
 				other.Must(t, http.MethodPost, fmt.Sprint("/v1/users/", away.ID, "/messages"), map[string]any{"msg": "for nobody"}, &r)
-				s.complete(t, &sent{root: "POST /v1/users/:id/messages", id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID, routed: true})
+				s.complete(t, &tracedMessage{root: "POST /v1/users/:id/messages", id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID, routed: true})
 			})
 			t.Run("seed's room", func(t *testing.T) {
 				s.seed(t, "/push/pushRoom", object{"op": 3, "msg": "as ever", "roomId": p.room, "authToken": p.users[1].Token})
@@ -418,7 +418,7 @@ func (s *traced) thousand(t *testing.T, p *people) {
 	for i := range p.conns {
 		for n := range each {
 			text := fmt.Sprint("one of many ", i, " ", n)
-			var m *sent
+			var m *tracedMessage
 			if n%2 == 0 {
 				m = known("receive frame", 2, got(t, p.conns[(i+1)%6:(i+1)%6+1], text))
 				m.spared = 1

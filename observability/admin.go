@@ -26,6 +26,7 @@ const (
 type Admin struct {
 	listener net.Listener
 	http     *http.Server
+	mux      *http.ServeMux
 }
 
 // NewAdmin binds listen ("host:port", port 0 for a free one), so that the address is known before Run serves it.
@@ -58,6 +59,7 @@ func NewAdmin(listen string, o *Observability, health *Health, config func() any
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	return &Admin{
 		listener: listener,
+		mux:      mux,
 		http: &http.Server{
 			Handler:           http.MaxBytesHandler(mux, adminBodyLimit),
 			ReadHeaderTimeout: 5 * time.Second,
@@ -69,6 +71,9 @@ func NewAdmin(listen string, o *Observability, health *Health, config func() any
 		},
 	}, nil
 }
+
+// Handle has h answer what matches the pattern, which nothing has been mounted at. It may be called while Run serves.
+func (a *Admin) Handle(pattern string, h http.Handler) { a.mux.Handle(pattern, h) }
 
 // Addr is the address that was bound.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }

@@ -287,3 +287,28 @@ func TestAdminDrains(t *testing.T) {
 		t.Error("an address that cannot be bound was accepted")
 	}
 }
+
+// What is mounted is answered from then on, while the server runs.
+func TestAdminHandle(t *testing.T) {
+	a, err := NewAdmin("127.0.0.1:0", setup(t, DefaultConfig(), io.Discard), NewHealth(), func() any { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- a.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}()
+	url := "http://" + a.Addr() + "/admin/things/7"
+	if status, _, _ := get(t, url, nil); status != http.StatusNotFound {
+		t.Errorf("status %d, want 404: nothing is mounted", status)
+	}
+	a.Handle("GET /admin/things/{id}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.PathValue("id")) }))
+	if status, _, body := get(t, url, nil); status != http.StatusOK || body != "7" {
+		t.Errorf("status %d, %q, want 200 and 7", status, body)
+	}
+}

@@ -27,9 +27,10 @@ func main() {
 	}
 }
 
-// exitCode is 2 for a mistake in the flags of bench, whose 1 means that it has found something.
+// exitCode is 2 for a mistake in the flags of bench and where, whose 1 means that they have found something, or nothing.
 func exitCode(err error) int {
-	if usage := (*layers.BenchUsageError)(nil); errors.As(err, &usage) {
+	bench, where := (*layers.BenchUsageError)(nil), (*layers.WhereUsageError)(nil)
+	if errors.As(err, &bench) || errors.As(err, &where) {
 		return 2
 	}
 	return 1

@@ -98,6 +98,10 @@ func TestWrongSettings(t *testing.T) {
 		{name: "kafka without an address", toml: "[queue]\ndriver = \"kafka\"\n",
 			want: "default: queue.url = ••••: want kafka://user:password@host:9092,host2:9092?tls=true&sasl=plain|scram-sha-256|scram-sha-512 (it has another form)"},
 
+		{name: "records", args: []string{"--set", "record.messages=-1"},
+			want: `--set record.messages: record.messages: -1: want 0 to 10000000`},
+		{name: "age of records", toml: "record.keep = '0s'\n",
+			want: `FILE:1: record.keep: 0s: want 1s to 24h`},
 		{name: "admin", args: []string{"--set", "admin.listen=nonsense"},
 			want: `--set admin.listen: admin.listen: "nonsense": want host:port, the port from 0 to 65535`},
 		{name: "site", toml: "site.listen = '127.0.0.1'\n",

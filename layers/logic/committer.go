@@ -206,10 +206,10 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		}
 		return
 	}
-	c.m.commitSeconds.Observe(time.Since(start).Seconds())
+	committed := time.Now()
+	c.m.commitSeconds.Observe(committed.Sub(start).Seconds())
 	c.m.batch.Observe(float64(len(batch)))
 
-	stored := time.Now()
 	fresh := make([]outgoing, 0, len(results))
 	for i := range results {
 		if results[i].Duplicate {
@@ -217,9 +217,10 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 			continue
 		}
 		c.m.accepted.Inc()
+		c.publisher.records.Committed(results[i].Message.ID, batch[i].accepted, committed, len(batch))
 		d := messageDelivery(&results[i].Message, batch[i].origin, batch[i].accepted)
-		d.QueuedAt = stored
-		observability.ObserveIn(c.m.stage, stored.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
+		d.QueuedAt = committed
+		observability.ObserveIn(c.m.stage, committed.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
 		fresh = append(fresh, outgoingOf(&d, results[i].Outbox))
 	}
 	c.publisher.add(fresh)

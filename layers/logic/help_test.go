@@ -15,6 +15,7 @@ import (
 
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/ids"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/session"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testdeps"
@@ -43,6 +44,7 @@ type house struct {
 	queue    *recordedQueue
 	nodes    *scriptedNodes
 	told     *recordedPeers
+	records  *record.Logic
 	deps     Dependencies
 }
 
@@ -58,7 +60,7 @@ func houseOn(t *testing.T, cfg store.Config, redis string) *house {
 	if _, err := store.MigrateUp(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	h := &house{queue: &recordedQueue{}, nodes: newScriptedNodes(), told: &recordedPeers{}}
+	h := &house{queue: &recordedQueue{}, nodes: newScriptedNodes(), told: &recordedPeers{}, records: record.NewLogic(record.Defaults())}
 	var err error
 	if h.store, err = store.Open(cfg, observability.Discard()); err != nil {
 		t.Fatal(err)
@@ -73,6 +75,7 @@ func houseOn(t *testing.T, cfg store.Config, redis string) *house {
 		Store: h.store, Sessions: h.sessions, Presence: h.sessions, Publisher: h.queue,
 		IDs:   ids.New(func() (int, bool) { return number, true }),
 		Nodes: h.nodes, Peers: h.told, Connects: h.told, Singleton: nobody{},
+		Records: h.records,
 	}
 	return h
 }

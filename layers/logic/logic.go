@@ -40,6 +40,7 @@ type Store interface {
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
 	OutboxEnd(ctx context.Context) (contract.OutboxPosition, error)
 	Outbox(ctx context.Context, after, end contract.OutboxPosition, limit int) ([]contract.OutboxRow, error)
+	Stored(ctx context.Context, id contract.MessageID) (contract.StoredMessage, error)
 	DeleteOutbox(ctx context.Context, rows []contract.OutboxPosition) error
 }
 
@@ -109,6 +110,7 @@ type Dependencies struct {
 	Peers     Peers
 	Connects  Connects
 	Singleton Singleton
+	Records   Records // nil: none are kept
 }
 
 // Logic is the layer. It answers calls from New on, but Send only while Run works.
@@ -150,6 +152,10 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 	m := newMetrics(tel.Metrics)
 	tracer := tel.Traces.Tracer("gochat/layers/logic")
 	in := &entrance{deps.Publisher, tracer}
+	publisher := newPublisher(deps.Store, in, m, tel.Log)
+	if deps.Records != nil {
+		publisher.records = deps.Records
+	}
 	return &Logic{
 		cfg: cfg, auth: auth, deps: deps, tel: tel,
 		passwords: newPasswords(auth.Argon2),
@@ -157,7 +163,7 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 		rooms:     rooms,
 		names:     names,
 		limits:    limits,
-		committer: newCommitter(cfg.Commit, deps.Store, newPublisher(deps.Store, in, m, tel.Log), m, tracer, tel.Log),
+		committer: newCommitter(cfg.Commit, deps.Store, publisher, m, tracer, tel.Log),
 		presence:  newAnnouncer(deps.Presence, in, deps.Nodes, m, tel.Log),
 		entrance:  in,
 	}, nil

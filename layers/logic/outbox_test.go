@@ -148,7 +148,7 @@ func TestOutboxGrowsWhileItIsRead(t *testing.T) {
 	p := newPublisher(s, entranceOf(q), newMetrics(observability.Discard().Metrics), observability.Discard().Log)
 	all := func(time.Time) bool { return true }
 	for _, want := range []int{publishBatch + 100, publishBatch + 102} {
-		if err := p.publishOutbox(t.Context(), all); err != nil {
+		if err := p.publishOutbox(t.Context(), contract.PublishedFromBox, all); err != nil {
 			t.Fatal(err)
 		}
 		next := make(map[contract.RoomID]int64)

@@ -29,6 +29,8 @@ type publisher struct {
 	m     *metrics
 	log   *slog.Logger
 	wake  chan struct{}
+	// records are told what the queue has. New sets them before run.
+	records Records
 
 	commits atomic.Bool // one has taken published rows along since the last tick
 
@@ -53,7 +55,7 @@ const (
 )
 
 func newPublisher(store Store, queue *entrance, m *metrics, log *slog.Logger) *publisher {
-	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1)}
+	return &publisher{store: store, queue: queue, m: m, log: log, wake: make(chan struct{}, 1), records: noRecords{}}
 }
 
 // add takes a committed batch. It never blocks.
@@ -182,6 +184,7 @@ func (p *publisher) publishAll(ctx context.Context) bool {
 		for len(batch) > 0 {
 			n := min(len(batch), publishBatch)
 			held, err := p.publish(ctx, batch[:n])
+			p.note(held, contract.PublishedAtOnce)
 			p.mu.Lock()
 			p.published = append(p.published, rowsOf(held)...)
 			p.mu.Unlock()
@@ -220,7 +223,7 @@ func (p *publisher) catchUp(ctx context.Context) bool {
 
 // publishToEnd publishes all rows that were in the outbox when it was called.
 func (p *publisher) publishToEnd(ctx context.Context) bool {
-	if err := p.publishOutbox(ctx, func(time.Time) bool { return true }); err != nil {
+	if err := p.publishOutbox(ctx, contract.PublishedFromBox, func(time.Time) bool { return true }); err != nil {
 		p.log.Debug("outbox not published", "err", err)
 		return false
 	}
@@ -230,7 +233,7 @@ func (p *publisher) publishToEnd(ctx context.Context) bool {
 // publishOutbox publishes and deletes the rows that were in the outbox when it was called and are due by the times of
 // their messages, until a page has none. Nothing overtakes: what follows a row that is not due in its conversation is
 // left, and so is the rest of a partition that did not take its items. The error says why there is such a rest.
-func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool) error {
+func (p *publisher) publishOutbox(ctx context.Context, by contract.PublishedBy, due func(time.Time) bool) error {
 	end, err := p.outboxEnd(ctx)
 	if err != nil {
 		return err
@@ -265,6 +268,7 @@ func (p *publisher) publishOutbox(ctx context.Context, due func(time.Time) bool)
 		}
 		held, err := p.publish(ctx, batch)
 		p.m.swept.Add(float64(len(held)))
+		p.note(held, by)
 		if err := p.delete(ctx, rowsOf(held)); err != nil {
 			return err
 		}
@@ -353,7 +357,7 @@ func (p *publisher) sweep(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		err := p.publishOutbox(ctx, func(made time.Time) bool { return time.Since(made) > sweepAge })
+		err := p.publishOutbox(ctx, contract.PublishedBySweep, func(made time.Time) bool { return time.Since(made) > sweepAge })
 		if err != nil && ctx.Err() == nil {
 			p.log.Warn("outbox not swept", "err", err)
 		}

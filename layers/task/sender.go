@@ -160,8 +160,9 @@ func (t *Task) runSender(node contract.NodeRef, s *sender) {
 		s.next = began.Add(gatherTime(batch))
 		for _, p := range batch {
 			p.err = err
+			t.noteFailed(node, p.deliveries, err) // also of what was never pushed, since what is owed could not be
 			if contract.CodeOf(err) == contract.Unavailable {
-				t.owe(s, p)
+				t.owe(node, s, p)
 			}
 			close(p.done)
 		}
@@ -206,11 +207,12 @@ func (t *Task) abandon(s *sender) {
 }
 
 // owe keeps what the node was passed over with.
-func (t *Task) owe(s *sender, p *parcel) {
+func (t *Task) owe(node contract.NodeRef, s *sender, p *parcel) {
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room == 0 && d.Seq > 0 && len(s.owed) < maxOwed {
 			t.m.pending.Inc()
 			s.owed = append(s.owed, delivery{Delivery: *d, addressee: p.addressees[i]})
+			t.records.Kept(node, d.Message)
 			p.deliveries[i].Seq = 0 // counted when it is brought after all
 		}
 	}
@@ -242,11 +244,13 @@ func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
 			p.deliveries = append(p.deliveries, some[i].Delivery)
 		}
 		err := t.push(node, []*parcel{p}, once)
+		t.noteFailed(node, p.deliveries, err)
 		switch contract.CodeOf(err) {
 		case "":
 			t.count(p.deliveries, p.results)
 			t.follow(some, func(i int) []contract.UserID { return p.results[i].Absent })
 		case contract.NotFound:
+			t.noteOwedFailed(node, s.owed[len(some):], err)
 			t.follow(s.owed, func(i int) []contract.UserID { return s.owed[i].Users })
 			t.m.pending.Sub(float64(len(s.owed)))
 			s.owed = nil
@@ -307,6 +311,7 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 	if n > 0 {
 		t.m.batch.Observe(float64(n))
 	}
+	t.records.Pushing(node, request.Deliveries)
 	timeout := t.cfg.Timeout
 	if once {
 		timeout = min(timeout, suspectTimeout)
@@ -323,6 +328,7 @@ func (t *Task) push(node contract.NodeRef, batch []*parcel, once bool) error {
 		if err == nil {
 			t.m.pushes.WithLabelValues("ok").Inc()
 			t.observe(batch, began, time.Now())
+			t.records.Answered(node, request.Deliveries, reply.Results, "")
 			results := reply.Results
 			for _, p := range batch {
 				p.results, results = results[:len(p.deliveries)], results[len(p.deliveries):]

@@ -47,6 +47,11 @@
 // who has left a node that did not answer: what it wrote before it was passed over is brought, and counted, once more
 // elsewhere. Counts of a process that is killed go with it, and an item whose acknowledgement was lost is offline twice.
 //
+// # Where a message is
+//
+// Records are told what becomes of each message here, in the words of the ledger: what a node was asked and has answered,
+// who is offline, what is kept and given up, and whether the item was acknowledged. They decide nothing.
+//
 // # What may be lost
 //
 // Direct messages kept for such a node, if this process ends before it answers, or routes cannot be read when their
@@ -112,6 +117,7 @@ type Task struct {
 	queue    Queue
 	lookups  lookups
 	connects Connects
+	records  Records
 	tel      observability.Telemetry
 	tracer   trace.Tracer
 	m        *metrics
@@ -134,10 +140,10 @@ type metrics struct {
 }
 
 // New builds the layer.
-func New(cfg Config, queue Queue, routes Routes, connects Connects, tel observability.Telemetry) *Task {
+func New(cfg Config, queue Queue, routes Routes, connects Connects, records Records, tel observability.Telemetry) *Task {
 	with := promauto.With(tel.Metrics)
 	return &Task{
-		cfg: cfg, queue: queue, lookups: lookups{routes: routes, timeout: cfg.Timeout}, connects: connects, tel: tel,
+		cfg: cfg, queue: queue, lookups: lookups{routes: routes, timeout: cfg.Timeout}, connects: connects, records: records, tel: tel,
 		tracer:   tel.Traces.Tracer("gochat/layers/task"),
 		byNode:   make(map[contract.NodeRef]*sender),
 		stopping: make(chan struct{}),
@@ -193,10 +199,12 @@ func (t *Task) handle(ctx context.Context, items []contract.Item) error {
 			observability.ObserveIn(t.m.queueStage, taken.Sub(d.QueuedAt).Seconds(), d.Traceparent)
 		}
 	}
+	t.noteConsumed(items, deliveries)
 	t.m.pending.Add(messages(deliveries))
 	defer t.m.pending.Sub(messages(deliveries))
 	err := t.process(ctx, deliveries)
 	endProcess(deliveries, err)
+	t.noteDone(deliveries, err)
 	return err
 }
 
@@ -235,12 +243,12 @@ func messages(deliveries []delivery) (n float64) {
 }
 
 // ends are messages of which nothing more comes, until they are counted.
-type ends struct{ offline, failed int }
+type ends struct{ offline, failed []contract.MessageID }
 
 // noteOffline notes a message if the one it is addressed to is among those who have no connection.
 func (e *ends) noteOffline(d *delivery, without ...contract.UserID) {
 	if d.Seq > 0 && slices.Contains(without, d.addressee) {
-		e.offline++
+		e.offline = append(e.offline, d.Message)
 		d.is("offline")
 	}
 }
@@ -248,13 +256,15 @@ func (e *ends) noteOffline(d *delivery, without ...contract.UserID) {
 // noteFailed notes a message that is not brought to its room, or to those of its users, on one node.
 func (e *ends) noteFailed(d *contract.Delivery, addressee contract.UserID) {
 	if d.Seq > 0 && (d.Room != 0 || slices.Contains(d.Users, addressee)) {
-		e.failed++
+		e.failed = append(e.failed, d.Message)
 	}
 }
 
 func (t *Task) end(e ends) {
-	t.m.deliveries.WithLabelValues("offline").Add(float64(e.offline))
-	t.m.deliveries.WithLabelValues("error").Add(float64(e.failed))
+	t.m.deliveries.WithLabelValues("offline").Add(float64(len(e.offline)))
+	t.m.deliveries.WithLabelValues("error").Add(float64(len(e.failed)))
+	t.records.Offline(e.offline)
+	t.records.GivenUp(e.failed)
 }
 
 // bring pushes each delivery to the nodes that hold a receiver, and answers the messages to users whom no node had any
@@ -270,6 +280,7 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]del
 		holders[i] = t.address(i, &deliveries[i], routes, parcels, e)
 	}
 	for node, p := range parcels {
+		t.records.Bound(node, p.deliveries)
 		t.send(node, p)
 	}
 	late, err := t.wait(ctx, parcels)
@@ -346,6 +357,7 @@ func takeMoved(deliveries []delivery, holders []map[contract.UserID]int) []deliv
 func (t *Task) bringAgain(ctx context.Context, moved []delivery, e *ends) error {
 	for i := range moved {
 		moved[i].again = true
+		t.records.LookedAgain(moved[i].Message)
 	}
 	gone, err := t.bring(ctx, moved, e)
 	for i := range gone {

@@ -13,6 +13,7 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue/queuetest"
 	queueredis "gochat/layers/internal/queue/redis"
+	"gochat/layers/internal/record"
 	"gochat/layers/internal/testdeps"
 	"gochat/layers/internal/testwait"
 	"gochat/observability"
@@ -33,6 +34,7 @@ type world struct {
 	queue    *queueredis.Queue
 	registry *prometheus.Registry
 	task     *Task
+	records  *record.Task
 	stop     func()
 
 	mu     sync.Mutex
@@ -63,6 +65,7 @@ func drainingWorld(t *testing.T, drain time.Duration, change ...func(*Config)) *
 	w := &world{t: t, registry: prometheus.NewRegistry(),
 		routes: contract.Routes{Rooms: make(map[contract.RoomID][]contract.NodeRef), Users: make(map[contract.UserID][]contract.NodeRef)},
 		got:    make(map[contract.NodeRef][]contract.Delivery), pushes: make(map[contract.NodeRef]int), flying: make(map[contract.NodeRef]int)}
+	w.records = record.NewTask(record.Defaults())
 	queueConfig := queueredis.DefaultConfig()
 	queueConfig.Addrs, queueConfig.Partitions = []string{testdeps.Redis(t).Addr()}, partitions
 	queueConfig.Drain = drain
@@ -72,7 +75,7 @@ func drainingWorld(t *testing.T, drain time.Duration, change ...func(*Config)) *
 	}
 	tel := observability.Discard()
 	tel.Metrics = w.registry
-	w.task = New(cfg, w.queue, w, w, tel)
+	w.task = New(cfg, w.queue, w, w, w.records, tel)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.task.Run(ctx) }()

@@ -106,6 +106,9 @@ type LogicService interface {
 	// AdmitSends says at once whether n Sends that came together may go on: all of them, or Unavailable for all. They
 	// hold their places until done is called.
 	AdmitSends(n int) (done func(), err error)
+	// Whereabouts answers what the node knows of a message. It fails only where it cannot answer at all: a database that
+	// is away is part of the answer.
+	Whereabouts(context.Context, *WhereaboutsRequest) (*LogicWhereabouts, error)
 }
 
 // Empty is an answer that has nothing to say but that it was done.

@@ -56,6 +56,11 @@ func (s *Source) Next() (contract.MessageID, error) {
 	return contract.MessageID(id), nil
 }
 
+// Time is when an id was made, to the millisecond: by the clock of the process that made it.
+func Time(id contract.MessageID) time.Time {
+	return time.UnixMilli(snowflake.Epoch + int64(id)>>timeShift).UTC()
+}
+
 // newNode makes a node whose ids follow all that were made before. A number that comes back after a clock that
 // stepped back would else repeat them.
 func (s *Source) newNode(number int) (*snowflake.Node, error) {

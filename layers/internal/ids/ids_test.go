@@ -128,3 +128,15 @@ func BenchmarkNext(b *testing.B) {
 		}
 	}
 }
+
+// The time of an id is that at which it was made.
+func TestTime(t *testing.T) {
+	before := time.Now().Truncate(time.Millisecond)
+	id, err := New(func() (int, bool) { return 1023, true }).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Time(id); got.Before(before) || got.After(time.Now()) {
+		t.Errorf("got %v, want it between %v and now", got, before)
+	}
+}

@@ -23,10 +23,14 @@ type sender struct {
 	send func(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error)
 }
 
-// admitting refuses nobody.
+// admitting refuses nobody, and knows where nothing is.
 type admitting struct{}
 
 func (admitting) AdmitSends(int) (done func(), err error) { return func() {}, nil }
+
+func (admitting) Whereabouts(context.Context, *contract.WhereaboutsRequest) (*contract.LogicWhereabouts, error) {
+	return &contract.LogicWhereabouts{}, nil
+}
 
 func (s sender) Send(ctx context.Context, r *contract.SendRequest) (*contract.Receipt, error) {
 	return s.send(ctx, r)

@@ -1,4 +1,5 @@
-// Package rpc carries the contract between processes over rpcx: both ends of contract.Logic and contract.Connect.
+// Package rpc carries the contract between processes over rpcx: both ends of contract.Logic, contract.Connect and
+// contract.Task.
 //
 // What crosses with a call, in rpcx metadata: the shared secret (a peer without it is answered nothing and cut
 // off), the time left until the caller's deadline, and the W3C trace context. What does not cross: cancellation.

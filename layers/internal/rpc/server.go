@@ -24,6 +24,7 @@ import (
 const (
 	serviceLogic   = "Logic"
 	serviceConnect = "Connect"
+	serviceTask    = "Task"
 )
 
 // Server answers the other layers for every layer of one process.
@@ -35,7 +36,7 @@ type Server struct {
 	log       *slog.Logger
 }
 
-// NewServer binds cfg.Listen. Services are added with ServeLogic and ServeConnect, then Run serves them. It refuses a
+// NewServer binds cfg.Listen. Services are added with ServeLogic, ServeConnect and ServeTask, then Run serves them. It refuses a
 // configuration without a Secret, which would let everybody in.
 func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 	if cfg.Secret == "" {
@@ -225,6 +226,7 @@ func (srv *Server) ServeLogic(l contract.LogicService, tel observability.Telemet
 		handle(s, "Inbox", l.Inbox),
 		handle(s, "MarkRead", l.MarkRead),
 		handle(s, "Typing", l.Typing),
+		handle(s, "Whereabouts", l.Whereabouts),
 	)
 }
 

@@ -52,6 +52,7 @@ func TestStore(t *testing.T) {
 		{"trim", testTrim},
 		{"read marks", testMarkRead},
 		{"inbox", testInbox},
+		{"stored message", testStored},
 		{"outbox", testOutbox},
 		{"outbox pages", testOutboxPages},
 		{"many ids", testManyIDs},
