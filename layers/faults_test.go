@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +17,9 @@ import (
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/queue"
 	"gochat/layers/internal/store"
+	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
+	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
@@ -180,6 +183,66 @@ func (f *faulty) settle(people *load.Crowd) {
 	f.t.Logf("%d messages sent, %d acknowledged, %d received, %d sends tried again", sends, acknowledged, received, people.Retries())
 	if acknowledged < 100 || received < 10*acknowledged/4 {
 		f.t.Errorf("%d acknowledged and %d received: that was no load", acknowledged, received)
+	}
+	f.balances()
+}
+
+// sums are what the ledger of all processes adds up to: messages accepted, their ends, and those without one.
+type sums struct{ accepted, ended, pending float64 }
+
+func (f *faulty) sums() (s sums) {
+	for _, r := range f.nodes {
+		if r.Admin == "" {
+			continue
+		}
+		s.accepted += metric(f.t, r, "gochat_messages_accepted_total", "")
+		s.pending += metric(f.t, r, "gochat_deliveries_pending", "")
+		for _, outcome := range []string{"written", "queued", "slow", "gone", "lost"} {
+			s.ended += metric(f.t, r, "gochat_connect_deliveries_total", `outcome="`+outcome+`"`)
+		}
+		for _, outcome := range []string{"offline", "error"} {
+			s.ended += metric(f.t, r, "gochat_deliveries_total", `outcome="`+outcome+`"`)
+		}
+	}
+	return s
+}
+
+// balances: after all faults, what is accepted from now on has an end for everybody it is due to, and none twice. Counts of
+// before went with the processes that were killed.
+func (f *faulty) balances() {
+	f.t.Helper()
+	const people, messages = 4, 25
+	eventually(f.t, "nothing is pending", func() bool { return f.sums().pending == 0 })
+	api := "http://" + f.address.API[0]
+	u := testclient.Register(f.t, api, fmt.Sprint("ledger-", rand.Uint32()))
+	away := testclient.Register(f.t, api, u.Name+"-away")
+	var room struct{ ID int }
+	u.Must(f.t, http.MethodPost, "/v1/rooms", map[string]any{"name": u.Name}, &room)
+	var conns []*testclient.Conn
+	for i := range people {
+		c := testclient.TCP(f.t, f.address.TCP[i%len(f.address.TCP)])
+		defer c.Close()
+		c.Enter(f.t, u, room.ID)
+		conns = append(conns, c)
+	}
+	before := f.sums()
+	for i := range messages {
+		conns[i%people].Send(f.t, map[string]any{"op": 3, "roomId": room.ID, "msg": fmt.Sprint("room ", i)})
+		conns[i%people].Send(f.t, map[string]any{"op": 2, "toUserId": away.ID, "msg": fmt.Sprint("away ", i)})
+	}
+	// A room message is due to all; a private one to who is away, and to the sender's other connections.
+	due := float64(messages*people + messages*people)
+	now := before
+	balanced := func() bool {
+		now = f.sums()
+		return now.accepted-before.accepted == 2*messages && now.ended-before.ended == due && now.pending == 0
+	}
+	if !testwait.Soon(balanced) {
+		f.t.Errorf("%v accepted, %v ended, %v pending; want %v, %v and none", now.accepted-before.accepted, now.ended-before.ended, now.pending, 2*messages, due)
+	}
+	time.Sleep(200 * time.Millisecond) // for what is counted twice
+	if !balanced() {
+		f.t.Errorf("%v ended, want %v as before", now.ended-before.ended, due)
 	}
 }
 
