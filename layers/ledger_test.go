@@ -86,6 +86,7 @@ func TestLedger(t *testing.T) {
 	testwait.Eventually(t, fmt.Sprintf("all %d are counted", due), func() bool {
 		return b.waiting.Load() == 0 && sum() >= due
 	})
+	testwait.Eventually(t, "nothing is pending", func() bool { return b.pending() == 0 })
 	time.Sleep(200 * time.Millisecond) // for what is counted twice
 	if got := sum(); got != due {
 		t.Errorf("%d counted, want the %d that were due", got, due)
@@ -221,6 +222,9 @@ func (b *books) accept(conversation contract.Conversation) {
 func (b *books) settle(t *testing.T, what string) {
 	t.Helper()
 	testwait.Eventually(t, what, func() bool { return b.waiting.Load() == 0 })
+	if n := b.pending(); n < 0 {
+		t.Errorf("%s: %v are pending", what, n)
+	}
 }
 
 func (b *books) chance(percent int) bool { return b.faults.Load() && rand.IntN(100) < percent }
@@ -350,6 +354,20 @@ func (b *books) connectCount(outcome string) int {
 
 func (b *books) taskCount(outcome string) int {
 	return counted(b.registries[2], "gochat_deliveries_total", outcome)
+}
+
+// pending are the messages that task has under way.
+func (b *books) pending() float64 {
+	families, err := b.registries[2].Gather()
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "gochat_deliveries_pending" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	panic("there is no such metric")
 }
 
 // counted is a counter's value with the one label that it has.

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -129,6 +130,26 @@ func Traceparent(ctx context.Context) string {
 	b = hex.AppendEncode(append(b, "00-"...), traceID[:])
 	b = hex.AppendEncode(append(b, '-'), spanID[:])
 	return string(append(b, '-', '0', '0'+byte(span.TraceFlags()&knownFlags)))
+}
+
+type followKey struct{}
+
+// Follow has a root that begins in ctx be recorded if the span of is, which is not its parent.
+func Follow(ctx context.Context, of trace.SpanContext) context.Context {
+	if !of.IsSampled() {
+		return ctx
+	}
+	return context.WithValue(ctx, followKey{}, true)
+}
+
+// following is the sampler that does as Follow says, and else as another.
+type following struct{ sdktrace.Sampler }
+
+func (s following) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	if p.ParentContext.Value(followKey{}) != nil {
+		return sdktrace.AlwaysSample().ShouldSample(p)
+	}
+	return s.Sampler.ShouldSample(p)
 }
 
 // Observe has the observer take the value, with the trace as exemplar if it is recorded.

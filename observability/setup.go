@@ -107,7 +107,7 @@ func Setup(ctx context.Context, cfg Config, w io.Writer) (*Observability, error)
 		disabled: env.disabled,
 	}
 	if !env.sampler {
-		o.sampler = sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.Trace.SampleRatio))
+		o.sampler = following{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.Trace.SampleRatio))}
 	}
 	if cfg.Trace.Keep > 0 && !env.disabled {
 		o.kept = newTraceStore(cfg.Trace.Keep)

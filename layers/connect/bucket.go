@@ -202,6 +202,7 @@ func (d *delivery) note(v verdict) bool {
 // job is what one push has for one bucket: deliveries in order, and for those to users, to whom.
 type job struct {
 	work []work
+	push *push
 	done chan<- struct{} // has room for every job of its push
 }
 
@@ -225,6 +226,9 @@ func (b *bucket) run(ctx context.Context) {
 			}
 			p.count(&b.m.fanOut)
 			b.m.count(&sum) // here, since nobody may wait for what comes of it any more
+			if j.push.left.Add(-1) == 0 {
+				j.push.observe()
+			}
 			j.done <- struct{}{}
 		case <-ctx.Done():
 			return

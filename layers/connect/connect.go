@@ -270,6 +270,9 @@ type push struct {
 	*Connect
 	deliveries []*delivery
 	perBucket  [][]work
+	began      time.Time
+	repair     bool         // it brings what no push has brought
+	left       atomic.Int32 // buckets that have not done their part
 }
 
 func (p *push) toRoom(d *delivery) {
@@ -303,8 +306,7 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		return nil, errStopped
 	default:
 	}
-	began := time.Now()
-	p := &push{Connect: c, deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
+	p := &push{Connect: c, began: time.Now(), deliveries: make([]*delivery, len(deliveries)), perBucket: make([][]work, len(c.buckets))}
 	for i := range deliveries {
 		d := &delivery{Delivery: &deliveries[i], frame: c.frame(deliveries[i].Frame)}
 		d.except = c.excepted(d.Except)
@@ -334,26 +336,35 @@ func (c *Connect) deliver(ctx context.Context, deliveries []contract.Delivery, a
 		n := func(o outcome) int { return int(d.counts[o].Load()) }
 		results[i] = contract.PushResult{Written: n(written), Queued: n(queued), Slow: n(slow), Gone: n(gone),
 			Had: d.had, Deferred: d.deferred, Absent: d.absent}
-		if d.Seq > 0 {
-			c.observe(d, results[i].Receivers(), began)
-		}
 	}
 	return results, nil
 }
 
-// observe has what a message's fan-out was like, which began when its push came.
-func (c *Connect) observe(d *delivery, members int, began time.Time) {
-	c.m.fanOut.members.Observe(float64(members))
-	if d.Room != 0 {
-		c.m.hot.add(d.Room, members, began)
+// observe has what the fan-out of each message was like. It is called when the last bucket has done its part, whether or not
+// anybody still waits for that.
+func (p *push) observe() {
+	for _, d := range p.deliveries {
+		members := 0
+		for o := range d.counts {
+			members += int(d.counts[o].Load())
+		}
+		if d.Seq == 0 || members == 0 {
+			continue
+		}
+		p.m.fanOut.members.Observe(float64(members))
+		if d.Room != 0 {
+			p.m.hot.add(d.Room, members, p.began)
+		}
+		if d.last.Load() == 0 {
+			continue
+		}
+		first, last := time.Unix(0, d.first.Load()), time.Unix(0, d.last.Load())
+		observability.ObserveIn(p.m.seconds, last.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
+		observability.ObserveIn(p.m.fanOut.seconds, last.Sub(first).Seconds(), d.Traceparent)
+		if !p.repair {
+			observability.ObserveIn(p.m.stage, last.Sub(p.began).Seconds(), d.Traceparent)
+		}
 	}
-	if d.last.Load() == 0 {
-		return
-	}
-	first, last := time.Unix(0, d.first.Load()), time.Unix(0, d.last.Load())
-	observability.ObserveIn(c.m.seconds, last.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
-	observability.ObserveIn(c.m.stage, last.Sub(began).Seconds(), d.Traceparent)
-	observability.ObserveIn(c.m.fanOut.seconds, last.Sub(first).Seconds(), d.Traceparent)
 }
 
 // admitAndHand does both under the sequencer's lock: what is let through is in the buckets in that order.
@@ -361,7 +372,7 @@ func (c *Connect) admitAndHand(p *push, admit func(*push), done chan<- struct{})
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
 	admit(p)
-	return c.hand(p.perBucket, done)
+	return c.hand(p, done)
 }
 
 // excepted is the number of the connection, 0 if it is none of this node.
@@ -374,14 +385,19 @@ func (c *Connect) excepted(id contract.ConnID) (number uint64) {
 
 // hand gives each bucket its part, and answers how many have one. It waits for buckets that are behind, whatever
 // the caller's patience: what was let through counts as pushed from then on.
-func (c *Connect) hand(perBucket [][]work, done chan<- struct{}) (int, error) {
+func (c *Connect) hand(p *push, done chan<- struct{}) (int, error) {
+	for _, w := range p.perBucket {
+		if len(w) > 0 {
+			p.left.Add(1)
+		}
+	}
 	jobs := 0
-	for b, w := range perBucket {
+	for b, w := range p.perBucket {
 		if len(w) == 0 {
 			continue
 		}
 		select {
-		case c.buckets[b].jobs <- &job{w, done}:
+		case c.buckets[b].jobs <- &job{w, p, done}:
 			jobs++
 		case <-c.stopped:
 			return jobs, errStopped

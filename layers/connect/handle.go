@@ -2,7 +2,6 @@ package connect
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -17,12 +16,15 @@ import (
 func (c *channel) handle(data []byte) {
 	request, err := wire.Decode(data)
 	if err != nil {
-		c.srv.m.frames.WithLabelValues("invalid").Inc()
-		c.refuse(context.Background(), request.ClientID, err)
+		c.srv.m.invalid.Inc()
+		ctx, span := c.startFrame(context.Background(), &request)
+		noteError(span, err)
+		c.refuse(ctx, request.ClientID, err)
+		span.End()
 		return
 	}
-	op := strconv.Itoa(int(request.Op))
-	c.srv.m.frames.WithLabelValues(op).Inc()
+	m := c.srv.m.ops[request.Op]
+	m.frames.Inc()
 
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), c.srv.cfg.Timeout)
@@ -30,10 +32,8 @@ func (c *channel) handle(data []byte) {
 	ctx, span := c.startFrame(ctx, &request)
 	defer span.End()
 	err = c.act(ctx, &request)
-	observability.Observe(c.srv.m.frameSeconds.WithLabelValues(op), time.Since(began).Seconds(), span.SpanContext())
-	if err != nil && span.IsRecording() {
-		endWithError(span, err)
-	}
+	observability.Observe(m.seconds, time.Since(began).Seconds(), span.SpanContext())
+	noteError(span, err)
 	switch code := contract.CodeOf(err); {
 	case err == nil:
 		return

@@ -121,7 +121,7 @@ func TestOnlyWhoIsInTheBucketIsHere(t *testing.T) {
 func (n *testNode) hold(t testing.TB, user contract.UserID) (release func()) {
 	t.Helper()
 	done := make(chan struct{})
-	n.bucketOf(user).jobs <- &job{done: done}
+	n.bucketOf(user).jobs <- &job{push: &push{Connect: n.Connect}, done: done}
 	return func() { testwait.Receive(t, "the bucket", done) }
 }
 

@@ -6,29 +6,30 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"gochat/layers/connect/wire"
 	"gochat/observability"
 )
 
 type metrics struct {
-	connections  [deflated + 1]prometheus.Gauge // by transport
-	turnedAway   prometheus.Counter
-	compressed   prometheus.Counter
-	frames       *prometheus.CounterVec
-	frameSeconds *prometheus.HistogramVec
-	errors       *prometheus.CounterVec
-	closes       *prometheus.CounterVec
-	deliveries   [outcomes]prometheus.Counter // by outcome
-	queueBytes   prometheus.Gauge
-	writeFrames  prometheus.Histogram
-	seconds      prometheus.Histogram
-	stage        prometheus.Histogram
-	fanOut       fanOutMetrics
-	hot          *hotRooms
-	registered   prometheus.Counter
-	draining     prometheus.Gauge
-	waiting      prometheus.Gauge
-	forced       prometheus.Counter
-	replayed     prometheus.Counter
+	connections [deflated + 1]prometheus.Gauge // by transport
+	turnedAway  prometheus.Counter
+	compressed  prometheus.Counter
+	ops         map[wire.Op]opMetrics // of those that clients send
+	invalid     prometheus.Counter    // frames that are none of these
+	errors      *prometheus.CounterVec
+	closes      *prometheus.CounterVec
+	deliveries  [outcomes]prometheus.Counter // by outcome
+	queueBytes  prometheus.Gauge
+	writeFrames prometheus.Histogram
+	seconds     prometheus.Histogram
+	stage       prometheus.Histogram
+	fanOut      fanOutMetrics
+	hot         *hotRooms
+	registered  prometheus.Counter
+	draining    prometheus.Gauge
+	waiting     prometheus.Gauge
+	forced      prometheus.Counter
+	replayed    prometheus.Counter
 
 	repairs, repaired, repairFailures, abandoned, putOff prometheus.Counter
 
@@ -51,6 +52,12 @@ func (m *bucketMetrics) count(sum *[outcomes]int) {
 	}
 }
 
+// opMetrics are the children of the frames with one op.
+type opMetrics struct {
+	frames  prometheus.Counter
+	seconds prometheus.Observer
+}
+
 func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	with := promauto.With(reg)
 	vec := func(name, help, label string) *prometheus.CounterVec {
@@ -63,9 +70,6 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 			Name: "gochat_connections_turned_away_total", Help: "Connections refused since the node was full or going away."}),
 		compressed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_frames_compressed_total", Help: "Frames that were compressed, once for all connections of this node."}),
-		frames: vec("gochat_frames_in_total", "Client frames read, by op.", "op"),
-		frameSeconds: with.NewHistogramVec(observability.LatencyOpts("gochat_frame_seconds",
-			"From a client frame's coming to its being acted on, by op."), []string{"op"}),
 		errors: vec("gochat_frames_refused_total", "Client frames answered with an error, by code word.", "code"),
 		closes: vec("gochat_connection_closes_total", "Connections closed by the server, by code word.", "code"),
 		queueBytes: with.NewGauge(prometheus.GaugeOpts{
@@ -74,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 			Name: "gochat_channel_write_frames", Help: "Frames of one write of what waited for a socket.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12)}),
 		seconds: with.NewHistogram(observability.LatencyOpts("gochat_message_end_to_end_seconds",
-			"From acceptance to the last socket write of a delivery on this node.")),
+			"From acceptance to the last write of a message on this node to sockets that took it at once.")),
 		stage:  observability.NewStage(reg, observability.StageWrite),
 		fanOut: newFanOutMetrics(with),
 		hot:    newHotRooms(),
@@ -88,6 +92,15 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 			Name: "gochat_connections_forced_total", Help: "Connections that were ended and whose client did not take the last frames, or close its side, in time."}),
 		replayed: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_messages_replayed_total", Help: "Messages sent again to connections that resumed."}),
+	}
+	frames := vec("gochat_frames_in_total", "Client frames read, by op.", "op")
+	frameSeconds := with.NewHistogramVec(observability.LatencyOpts("gochat_frame_seconds",
+		"From a client frame's coming to its being acted on, by op."), []string{"op"})
+	m.invalid, m.ops = frames.WithLabelValues("invalid"), make(map[wire.Op]opMetrics)
+	for _, op := range []wire.Op{wire.OpAuth, wire.OpDirect, wire.OpRoom, wire.OpPing, wire.OpPong, wire.OpReplay, wire.OpRead, wire.OpTyping,
+		wire.OpEnter, wire.OpLeave} {
+		label := strconv.Itoa(int(op))
+		m.ops[op] = opMetrics{frames.WithLabelValues(label), frameSeconds.WithLabelValues(label)}
 	}
 	m.repairs = with.NewCounter(prometheus.CounterOpts{
 		Name: "gochat_repairs_total", Help: "Conversations of which this node had missed a push and fetched what was missing."})
@@ -160,10 +173,10 @@ func newFanOutMetrics(with promauto.Factory) fanOutMetrics {
 	}
 	return fanOutMetrics{
 		members: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "gochat_fanout_members", Help: "Connections of this node that one message was for.",
+			Name: "gochat_fanout_members", Help: "Connections of this node that one message was for, of those that had any.",
 			Buckets: []float64{0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000}}),
 		seconds: with.NewHistogram(observability.LatencyOpts("gochat_fanout_seconds",
-			"From the first to the last write of one message on this node.")),
+			"From the first to the last write of one message on this node, to sockets that took it at once.")),
 		writes: counter("gochat_fanout_writes_total", "Writes of pushes to sockets that took something."),
 		frames: counter("gochat_fanout_frames_total", "Frames that these writes carried."),
 		bytes:  counter("gochat_fanout_bytes_total", "Bytes that these writes carried."),

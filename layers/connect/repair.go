@@ -44,9 +44,14 @@ func (c *Connect) repairMissed(ctx context.Context) {
 // repair fetches what is missing of a conversation and pushes it, in order, until nothing is.
 func (c *Connect) repair(ctx context.Context, one hole) {
 	ctx, span := c.tracer.Start(ctx, "repair", trace.WithAttributes(attribute.String("gochat.conversation", string(one.conversation))))
-	defer span.End()
 	about := &traces{span: span}
 	var total page
+	defer func() {
+		if span.IsRecording() {
+			span.SetAttributes(attribute.Int("gochat.messages", total.messages), attribute.Int("gochat.missed", total.missed))
+		}
+		span.End()
+	}()
 	looks := 0
 	for pause := repairRetry; ; {
 		missing, going := c.missing(one)
@@ -68,6 +73,7 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 			}
 			if !mayPass(err) || looks >= repairLooks {
 				c.tel.Log.ErrorContext(ctx, "missed messages cannot be fetched", "conversation", string(one.conversation), "after", last, "err", err)
+				noteGivenUp(span)
 				c.giveUp(one)
 				continue
 			}
@@ -75,6 +81,7 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 		case got.messages == 0 && !got.settled:
 			if looks++; looks >= repairLooks {
 				c.tel.Log.ErrorContext(ctx, "missed messages are not in the database", "conversation", string(one.conversation), "after", last)
+				noteGivenUp(span)
 				c.giveUp(one)
 				continue
 			}
@@ -91,7 +98,6 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 		}
 		pause = min(2*pause, repairRetries)
 	}
-	span.SetAttributes(attribute.Int("gochat.messages", total.messages), attribute.Int("gochat.missed", total.missed))
 }
 
 // mayPass reports whether another try may succeed: what logic refuses today, it refuses tomorrow.
@@ -185,6 +191,7 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 		}
 	}
 	admit := func(p *push) {
+		p.repair = true
 		h, _ := c.sequencer.headOf(one.subject)
 		if h != one.head {
 			got.settled = true // its people have gone: if they are back, what is due is another matter

@@ -11,6 +11,7 @@ import (
 
 	"gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // Bounds of one resume.
@@ -30,17 +31,16 @@ type replay struct {
 // resume replays what followed the seq named for each conversation, or, with none named, what is unread in all of
 // the user's. Each conversation's replay ends with an op 22. Until then, and until the client has asked for the last
 // page, its live messages are withheld: the pages contain them.
-func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int64) error {
+func (c *channel) resume(ctx context.Context, from map[contract.Conversation]int64) (err error) {
 	// A root of its own, linked to the frame's: it is about other messages, each with its own trace.
 	asked := trace.SpanContextFromContext(ctx)
-	ctx, span := c.srv.tracer.Start(ctx, "resume", trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: asked}))
-	defer span.End()
+	ctx, span := c.srv.tracer.Start(observability.Follow(ctx, asked), "resume", trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: asked}))
+	defer func() { noteError(span, err); span.End() }()
 	about := &traces{span: span}
 	if err := c.withhold(from); err != nil {
 		return err
 	}
 	if len(from) == 0 {
-		var err error
 		if from, err = c.unread(ctx); err != nil {
 			c.stopWithholding()
 			return err

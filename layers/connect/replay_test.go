@@ -111,7 +111,7 @@ func (n *testNode) pushDirect(t testing.TB, user contract.UserID, d contract.Del
 		return h.done.end() >= d.Seq || !h.unknown && h.last >= d.Seq
 	})
 	done := make(chan struct{}, 1)
-	n.bucketOf(user).jobs <- &job{nil, done}
+	n.bucketOf(user).jobs <- &job{push: &push{Connect: n.Connect}, done: done}
 	<-done
 }
 

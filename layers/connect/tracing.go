@@ -27,13 +27,22 @@ func (c *channel) startFrame(ctx context.Context, r *wire.Request) (context.Cont
 	return ctx, span
 }
 
-// endWithError notes why a frame was not acted on. What the client has asked wrongly is no failure of ours.
-func endWithError(span trace.Span, err error) {
+// noteError notes why something was not done, if it was not. What the client has asked wrongly is no failure of ours.
+func noteError(span trace.Span, err error) {
+	if err == nil || !span.IsRecording() {
+		return
+	}
 	code := contract.CodeOf(err)
 	span.SetAttributes(attribute.String("error.type", string(code)))
 	if code == contract.Internal || code == contract.Unavailable {
 		span.SetStatus(codes.Error, string(code))
 	}
+}
+
+// noteGivenUp is for a repair of which something cannot be had.
+func noteGivenUp(span trace.Span) {
+	span.SetAttributes(observability.AttrOutcome.String("given up"))
+	span.SetStatus(codes.Error, "given up")
 }
 
 // traces are the stored messages that a resume or a repair is about, as links of its span.
@@ -78,7 +87,9 @@ type share struct {
 func (f *share) note(tracer trace.Tracer, all []work, counts [][outcomes]int) {
 	for i := range all {
 		d := all[i].delivery
-		d.wrote(f.began, f.ended)
+		if counts[i][written] > 0 {
+			d.wrote(f.began, f.ended)
+		}
 		if d.trace == nil {
 			continue
 		}

@@ -192,7 +192,6 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	defer cancel()
 	start := time.Now()
 	results, err := c.store.Commit(ctx, messages, published)
-	c.traceCommit(batch, start, err)
 	if err != nil {
 		c.publisher.returnPublished(published)
 		c.log.Error("commit failed", "messages", len(batch), "err", err)
@@ -201,9 +200,11 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 			c.publisher.doubt() // the outbox tells, now or later, before what follows
 			answer = errUncertain()
 		}
+		failed := time.Now()
 		for _, p := range batch {
 			p.done <- outcome{err: answer}
 		}
+		c.traceCommit(batch, nil, start, failed)
 		return
 	}
 	committed := time.Now()
@@ -227,11 +228,13 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	for i, p := range batch {
 		p.done <- outcome{message: results[i].Message}
 	}
+	c.traceCommit(batch, results, start, committed)
 }
 
-// traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit. It
+// traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit. results is
+// nil if that failed. It
 // is linked to those next to it in the batch.
-func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
+func (c *committer) traceCommit(batch []*pending, results []contract.CommitResult, began, ended time.Time) {
 	var links []trace.Link // to the sampled ones
 	for _, p := range batch {
 		if observability.IsSampled(p.message.Traceparent) {
@@ -242,7 +245,7 @@ func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
 		return
 	}
 	next := 0 // of the sampled ones
-	for _, p := range batch {
+	for i, p := range batch {
 		parent := p.message.Traceparent
 		if !observability.IsSampled(parent) {
 			continue
@@ -251,16 +254,20 @@ func (c *committer) traceCommit(batch []*pending, began time.Time, err error) {
 		_, span := c.tracer.Start(observability.Remote(context.Background(), parent), "commit", trace.WithTimestamp(p.accepted),
 			trace.WithLinks(around(links, next-1)...))
 		if span.IsRecording() {
+			id := p.message.ID
+			if results != nil {
+				id = results[i].Message.ID // of a duplicate, the first one's
+			}
 			span.SetAttributes(
-				observability.AttrMessageID.String(p.message.ID.String()),
+				observability.AttrMessageID.String(id.String()),
 				attribute.Int("gochat.batch.messages", len(batch)),
 				attribute.Float64("gochat.wait.seconds", began.Sub(p.accepted).Seconds()),
 			)
-			if err != nil {
+			if results == nil {
 				span.SetStatus(codes.Error, "not stored, or not known to be")
 			}
 		}
-		span.End()
+		span.End(trace.WithTimestamp(ended))
 	}
 }
 

@@ -259,7 +259,7 @@ func (p *publisher) publishOutbox(ctx context.Context, by contract.PublishedBy, 
 			if !stuck[p.queue.queue.Partition(string(m.Conversation))] {
 				// Which connection sent it is not known any more: that one gets it too, and knows it by its seq.
 				d := messageDelivery(m, "", m.CreatedAt)
-				d.QueuedAt = time.Now()
+				d.QueuedAt = m.CreatedAt // what it has waited in the outbox is part of the stage queue
 				batch = append(batch, outgoingOf(&d, rows[i].Position))
 			}
 		}

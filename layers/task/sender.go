@@ -31,6 +31,7 @@ type parcel struct {
 	deliveries []contract.Delivery
 	of         []int                 // for each, which one it is of those handed over
 	addressees []contract.UserID     // for each
+	spans      []*processing         // for each
 	results    []contract.PushResult // as deliveries, once done is closed, unless err
 	err        error
 	done       chan struct{}
@@ -211,7 +212,7 @@ func (t *Task) owe(node contract.NodeRef, s *sender, p *parcel) {
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room == 0 && d.Seq > 0 && len(s.owed) < maxOwed {
 			t.m.pending.Inc()
-			s.owed = append(s.owed, delivery{Delivery: *d, addressee: p.addressees[i]})
+			s.owed = append(s.owed, delivery{Delivery: *d, addressee: p.addressees[i], taken: p.taken})
 			t.records.Kept(node, d.Message)
 			p.deliveries[i].Seq = 0 // counted when it is brought after all
 		}
@@ -239,7 +240,7 @@ func (t *Task) take(node contract.NodeRef, s *sender) (batch []*parcel, suspect,
 func (t *Task) pushOwed(node contract.NodeRef, s *sender, once bool) error {
 	for len(s.owed) > 0 {
 		some := s.owed[:min(len(s.owed), maxPush)]
-		p := &parcel{}
+		p := &parcel{taken: some[0].taken}
 		for i := range some {
 			p.deliveries = append(p.deliveries, some[i].Delivery)
 		}
@@ -283,7 +284,9 @@ func (t *Task) follow(owed []delivery, absent func(i int) []contract.UserID) {
 	if len(moved) == 0 {
 		return
 	}
+	t.m.pending.Add(messages(moved))
 	t.senders.Go(func() {
+		defer t.m.pending.Sub(messages(moved))
 		var e ends
 		t.bringMoved(moved, &e)
 		t.end(e)

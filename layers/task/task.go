@@ -158,7 +158,7 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, records Reco
 			nodes: with.NewHistogram(prometheus.HistogramOpts{
 				Name: "gochat_fanout_nodes", Help: "Nodes that one message is pushed to.", Buckets: []float64{0, 1, 2, 3, 5, 10, 20, 50, 100}}),
 			pending: with.NewGauge(prometheus.GaugeOpts{
-				Name: "gochat_deliveries_pending", Help: "Messages taken from the queue of which the end is not known yet: being pushed, or kept for a node."}),
+				Name: "gochat_deliveries_pending", Help: "Messages under way in task: once while the handover that has them is, and once more for each node that is late with them, or that they are kept for."}),
 			queueStage:    observability.NewStage(tel.Metrics, observability.StageQueue),
 			dispatchStage: observability.NewStage(tel.Metrics, observability.StageDispatch),
 			pushStage:     observability.NewStage(tel.Metrics, observability.StagePush),
@@ -229,7 +229,7 @@ type delivery struct {
 	addressee contract.UserID // of a direct message; what others get of it, the sender's further connections, is a courtesy
 	again     bool            // it was looked for once already
 	taken     time.Time       // from the queue
-	span      trace.Span      // nil if its trace is not recorded
+	span      *processing     // nil if its trace is not recorded
 }
 
 // messages is how many of the deliveries are no notices.
@@ -249,7 +249,7 @@ type ends struct{ offline, failed []contract.MessageID }
 func (e *ends) noteOffline(d *delivery, without ...contract.UserID) {
 	if d.Seq > 0 && slices.Contains(without, d.addressee) {
 		e.offline = append(e.offline, d.Message)
-		d.is("offline")
+		d.span.is(offline)
 	}
 }
 
@@ -294,9 +294,18 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]del
 	}
 	moved := takeMoved(deliveries, holders)
 	if len(late) > 0 {
-		t.m.pending.Add(messages(deliveries))
+		waiting := 0
+		for _, p := range late {
+			for j, of := range p.of {
+				deliveries[of].span.is(lateNode)
+				if p.deliveries[j].Seq > 0 {
+					waiting++
+				}
+			}
+		}
+		t.m.pending.Add(float64(waiting))
 		t.senders.Go(func() {
-			defer t.m.pending.Sub(messages(deliveries))
+			defer t.m.pending.Sub(float64(waiting))
 			t.settleLate(deliveries, holders, late)
 		})
 	}
@@ -376,10 +385,11 @@ func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[c
 			parcels[node] = p
 		}
 		p.deliveries, p.of, p.addressees = append(p.deliveries, one), append(p.of, i), append(p.addressees, d.addressee)
+		p.spans = append(p.spans, d.span)
 	}
 	if d.Room != 0 {
 		nodes := routes.Rooms[d.Room]
-		d.goesTo(len(nodes))
+		d.span.goesTo(len(nodes), true)
 		for _, node := range nodes {
 			add(node, d.Delivery)
 		}
@@ -406,7 +416,7 @@ func (t *Task) address(i int, d *delivery, routes contract.Routes, parcels map[c
 		forNode.Users = users
 		add(node, forNode)
 	}
-	d.goesTo(len(perNode))
+	d.span.goesTo(len(perNode), false)
 	if !d.again && d.Seq > 0 {
 		t.m.nodes.Observe(float64(len(perNode)))
 	}
@@ -438,8 +448,12 @@ func (t *Task) account(ctx context.Context, node contract.NodeRef, p *parcel, e 
 	for i := range p.deliveries {
 		if d := &p.deliveries[i]; d.Room != 0 && d.Seq > 0 && code == contract.Unavailable {
 			t.m.deliveries.WithLabelValues("deferred").Inc()
+			p.spans[i].is(lateNode) // it finds by itself what it missed
+		} else if d.Seq == 0 && d.Room == 0 {
+			p.spans[i].is(lateNode) // a notice, or kept for it
 		} else {
 			e.noteFailed(d, p.addressees[i])
+			p.spans[i].is(failed)
 		}
 	}
 }

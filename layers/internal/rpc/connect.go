@@ -25,7 +25,7 @@ func (c *Connect) Push(ctx context.Context, node Peer, r *contract.PushRequest) 
 		traced := &contract.PushRequest{Deliveries: slices.Clone(r.Deliveries)} // the caller may push its own again
 		spans := c.startPush(c.service, trace.SpanKindClient, traced.Deliveries, node.Ref.String())
 		defer func() { spans.end(reply, err) }()
-		r = traced
+		ctx, r = spans.within(ctx), traced
 	}
 	return callUntraced(ctx, c.caller, node, methodPush, r, alone[contract.PushRequest, contract.PushReply](c.caller, methodPush))
 }

@@ -237,7 +237,7 @@ func (srv *Server) ServeConnect(c contract.Connect, tel observability.Telemetry)
 		s.register(methodPush, func(ctx context.Context, r *contract.PushRequest, reply *Reply[contract.PushReply]) error {
 			spans := s.startPush(s.name, trace.SpanKindServer, r.Deliveries, "")
 			var err error
-			*reply, err = do(ctx, s, methodPush, r, c.Push)
+			*reply, err = do(spans.within(ctx), s, methodPush, r, c.Push)
 			spans.end(reply.Value, err)
 			return nil
 		}),

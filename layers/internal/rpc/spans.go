@@ -68,6 +68,14 @@ func (t *telemetry) startPush(service string, kind trace.SpanKind, deliveries []
 	return spans
 }
 
+// within is ctx in the first of them, for exemplars and logs.
+func (spans pushSpans) within(ctx context.Context) context.Context {
+	if len(spans) == 0 {
+		return ctx
+	}
+	return trace.ContextWithSpan(ctx, spans[0].span)
+}
+
 // end ends the spans with what became of their deliveries.
 func (spans pushSpans) end(reply *contract.PushReply, err error) {
 	for _, s := range spans {
