@@ -53,12 +53,12 @@ type processing struct {
 type outcome int
 
 const (
-	pushed  outcome = iota + 1
-	nobody          // the room has no member anywhere
-	lateNode        // a node has not answered yet; what it will answer shows in its push
-	offline         // whom it is addressed to has no connection
-	failed          // given up, not knowing
-	again           // nothing is known of where it should go: it is handed over again
+	pushed   outcome = iota + 1
+	nobody           // the room has no member anywhere
+	lateNode         // a node has not answered yet; what it will answer shows in its push
+	offline          // whom it is addressed to has no connection
+	failed           // given up, not knowing
+	again            // nothing is known of where it should go: it is handed over again
 )
 
 func (o outcome) String() string {
