@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"gochat/layers/internal/testclient"
+	"gochat/layers/internal/testotlp"
 )
 
 // series are the names and labels of all that /metrics shows, but for the rooms by their number: those are counted.
@@ -74,21 +76,21 @@ func comeAndGo(t *testing.T, r *running, name string, all bool) {
 func TestSeries(t *testing.T) {
 	t.Parallel()
 	r := start(t, embeddedBackend(t).config(), All()...)
-	visits := func(from, to int) {
+	visits := func(from, to, chats int) { // one in so many chats
 		const workers = 32
 		var visiting sync.WaitGroup
 		for worker := range workers {
 			visiting.Go(func() {
 				for i := from + worker; i < to; i += workers {
-					comeAndGo(t, r, fmt.Sprint("visitor-", i), i%10 == 0)
+					comeAndGo(t, r, fmt.Sprint("visitor-", i), i%chats == 0)
 				}
 			})
 		}
 		visiting.Wait()
 	}
-	visits(0, 100)
+	visits(0, 300, 2)
 	before, _ := series(t, r)
-	visits(100, 10_100)
+	visits(300, 10_300, 10)
 	after, rooms := series(t, r)
 	var more []string
 	for name := range after {
@@ -97,9 +99,8 @@ func TestSeries(t *testing.T) {
 		}
 	}
 	t.Logf("%d series before, %d after, and those of %d rooms", len(before), len(after), rooms)
-	// Methods that are called now and then, codes that the first hundred did not meet: each is a few dozen. One for each
-	// room would be a thousand.
-	if len(more) > 500 {
+	// The first three hundred have met nearly all methods, codes and buckets. A series for each room would be a thousand.
+	if len(more) > 150 {
 		t.Errorf("%d series more, as %v", len(more), more[:20])
 	}
 	if rooms > 20 {
@@ -113,12 +114,14 @@ func TestSeries(t *testing.T) {
 	}
 }
 
-// TestLogsSaveNoSecrets loads a system that logs all it can, and looks for what must not be in its log.
+// TestLogsSaveNoSecrets loads a system that logs and traces all it can, and looks for what must not be in its log, its spans
+// and its metrics.
 func TestLogsSaveNoSecrets(t *testing.T) {
 	t.Parallel()
 	cfg := embeddedBackend(t).config()
 	cfg.Log.Level, cfg.Trace.SampleRatio = "debug", 1
-	r := start(t, cfg, All()...)
+	spans := testotlp.Start(t)
+	r := node{Layers: All(), Config: cfg, Env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + spans.URL, "OTEL_BSP_SCHEDULE_DELAY=100"}}.spawn(t)
 	secrets := map[string]string{"the rpc secret": cfg.RPC.Secret, "Redis' password": cfg.Redis.Password}
 	var people []*testclient.User
 	for i := range 5 {
@@ -127,9 +130,10 @@ func TestLogsSaveNoSecrets(t *testing.T) {
 		secrets["a token"+u.Name] = u.Token
 	}
 	const password, text, name = "only I know this one", "between you and me, and nobody else", "a client's own name"
-	secrets["a password"], secrets["a text"] = password, text
-	people[0].Do(t, http.MethodPost, "/v1/sessions", map[string]any{"name": "discreet-0", "password": password})
-	people[0].Do(t, http.MethodPost, "/v1/users", map[string]any{"name": "discreet-0", "password": password})
+	secrets["a password"], secrets["a text"], secrets["a client's name of a message"] = password, text, name
+	secrets["the password of all"] = "secret-password" // see testclient.Register
+	people[0].Do(t, http.MethodPost, "/v1/login", map[string]any{"name": "discreet-0", "password": password})
+	people[0].Do(t, http.MethodPost, "/v1/register", map[string]any{"name": "discreet-0", "password": password})
 	people[0].Do(t, http.MethodPost, "/user/login", map[string]any{"userName": "discreet-1", "passWord": password})
 	people[0].Do(t, http.MethodPost, "/push/push", map[string]any{"op": 2, "msg": text, "toUserId": "999999", "roomId": 1, "authToken": people[0].Token})
 	people[0].Do(t, http.MethodPost, "/v1/rooms/1/messages", map[string]any{"msg": text})
@@ -160,6 +164,10 @@ func TestLogsSaveNoSecrets(t *testing.T) {
 	stranger.Send(t, map[string]any{"op": 6, "authToken": "a token that is none, of somebody"})
 	stranger.AwaitEnd(t)
 	secrets["a token that is none"] = "a token that is none"
+	metrics := openMetrics(t, r)
+	if !strings.Contains(metrics, "gochat_messages_accepted_total") || !strings.Contains(metrics, "trace_id=") {
+		t.Errorf("the metrics have no messages or no exemplars, and say nothing:\n%s", metrics)
+	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -181,9 +189,49 @@ func TestLogsSaveNoSecrets(t *testing.T) {
 	if lines < 20 || traced == 0 {
 		t.Errorf("%d lines of log, %d with a trace, are too few to say anything:\n%s", lines, traced, log)
 	}
-	for what, secret := range secrets {
-		if secret != "" && strings.Contains(log, secret) {
-			t.Errorf("%s is in the log", what)
+	var attributes strings.Builder
+	of := make(map[string]int)
+	for _, span := range spans.Find(func(*testotlp.Span) bool { return true }) {
+		of[span.Name]++
+		fmt.Fprintln(&attributes, span.Name)
+		for key, value := range span.Attrs {
+			fmt.Fprintln(&attributes, key, value)
 		}
 	}
+	for _, name := range []string{"receive frame", "POST /push/push", "POST /v1/login", "commit", "process gochat.deliveries", "fan-out bucket"} {
+		if of[name] == 0 {
+			t.Errorf("no span %q among %v", name, of)
+		}
+	}
+	for what, secret := range secrets {
+		if secret == "" {
+			t.Errorf("%s is empty, which is no secret", what)
+			continue
+		}
+		for where, text := range map[string]string{"the log": log, "a span": attributes.String(), "the metrics": metrics} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s is in %s", what, where)
+			}
+		}
+	}
+}
+
+// openMetrics is all that /metrics says, exemplars too.
+func openMetrics(t *testing.T, r *running) string {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Admin+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	resp, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-faster/city"
 
 	frames "gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
@@ -36,12 +38,12 @@ func (s *traced) all() []*running {
 	return []*running{s.api, s.logic, s.task, s.connects[0], s.connects[1]}
 }
 
-// startTraced starts them, with the queue on the driver, each spoiled like that.
-func startTraced(t *testing.T, driver, spoiled string) *traced {
+// startTraced starts them, with the queue on the driver, each spoiled like that, to sample so much of what nobody asks for.
+func startTraced(t *testing.T, driver, spoiled string, ratio float64) *traced {
 	t.Helper()
 	b := migrated(t, backend{etcd: testdeps.Etcd(t).Endpoint(), redis: testdeps.Redis(t).Addr(), database: testdeps.Postgres(t)})
 	s := &traced{spans: testotlp.Start(t), cfg: b.config()}
-	s.cfg.Trace.SampleRatio = 1
+	s.cfg.Trace.SampleRatio = ratio
 	s.cfg.Queue.Driver = driver
 	if driver != DriverRedis {
 		s.cfg.Queue.URL, _ = broker(t, driver)
@@ -73,16 +75,51 @@ type tracedMessage struct {
 	traceID string
 	seq     int
 	conv    string
+	parent  string             // the span that a client's traceparent named; "" without one
 	frames  []testclient.Frame // as clients got them
-	nodes   int                // that hold a receiver, or the sender
-	spared  int                // connections that get no copy: the sender's
+	held    held               // by whom: a receiver, or the sender whose own connection gets no copy
+	offline bool               // whom it is for has no connection
 	routed  bool               // the node that was asked has passed it on: only it knew which conversation it is of
+}
+
+// held are the users whose connections a message is for, by node.
+type held [2][]int
+
+// nodes is on how many there are any.
+func (h held) nodes() (n int) {
+	for _, users := range h {
+		if len(users) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// fanOuts are the buckets in which the message has a span, for each node: those with a member of the room, each once;
+// or those of the people, one for each of them.
+func (s *traced) fanOuts(m *tracedMessage) (byNode []string) {
+	for _, users := range m.held {
+		if len(users) == 0 {
+			continue
+		}
+		var buckets []int
+		for _, u := range users {
+			buckets = append(buckets, int(city.Hash64([]byte(strconv.Itoa(u)))&uint64(s.cfg.Connect.Buckets-1)))
+		}
+		slices.Sort(buckets)
+		if strings.HasPrefix(m.conv, "room:") {
+			buckets = slices.Compact(buckets)
+		}
+		byNode = append(byNode, fmt.Sprint(buckets))
+	}
+	slices.Sort(byNode)
+	return byNode
 }
 
 // edge is spans that a trace has under others: "service name KIND".
 type edge struct {
 	name, parent string
-	want         int // of them; -1 is one for each bucket with a receiver
+	want         int // of them; -1 is one for each bucket, see fanOuts
 }
 
 type object = map[string]any
@@ -105,7 +142,7 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 	for _, span := range spans {
 		parent := byID[span.Parent]
 		switch {
-		case span.Parent == "":
+		case span.Parent == m.parent:
 			roots++
 			if span.Name != m.root {
 				fault("the root is %q, want %q", span.Name, m.root)
@@ -122,7 +159,7 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 		}
 	}
 	if roots != 1 {
-		fault("%d roots, want 1", roots)
+		fault("%d spans under %q, want 1 root", roots, m.parent)
 	}
 
 	caller := "api"
@@ -143,17 +180,14 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 		{"logic commit INTERNAL", "logic Logic/Send SERVER", 1},
 		{"logic send gochat.deliveries PRODUCER", "logic Logic/Send SERVER", 1},
 		{"task process gochat.deliveries CONSUMER", "logic send gochat.deliveries PRODUCER", 1},
-		{"task Connect/Push CLIENT", "task process gochat.deliveries CONSUMER", m.nodes},
-		{"connect Connect/Push SERVER", "task Connect/Push CLIENT", m.nodes},
+		{"task Connect/Push CLIENT", "task process gochat.deliveries CONSUMER", m.held.nodes()},
+		{"connect Connect/Push SERVER", "task Connect/Push CLIENT", m.held.nodes()},
 		{"connect fan-out bucket INTERNAL", "connect Connect/Push SERVER", -1},
 	}...)
 	for _, e := range edges {
 		got := named[e.name]
-		switch {
-		case e.want >= 0 && len(got) != e.want:
+		if e.want >= 0 && len(got) != e.want {
 			fault("%d spans %q, want %d", len(got), e.name, e.want)
-		case e.want < 0 && (len(got) < m.nodes || len(got) > len(m.frames)+m.spared || m.nodes == 0 && len(got) > 0):
-			fault("%d spans %q for %d frames on %d nodes", len(got), e.name, len(m.frames), m.nodes)
 		}
 		for _, span := range got {
 			if e.parent != "" && !slices.Contains(named[e.parent], byID[span.Parent]) {
@@ -163,6 +197,21 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 				fault("%q does not say which message", e.name)
 			}
 		}
+	}
+	var fanOuts []string
+	for _, push := range named["connect Connect/Push SERVER"] {
+		var buckets []int
+		for _, span := range named["connect fan-out bucket INTERNAL"] {
+			if span.Parent == push.ID && span.Instance == push.Instance {
+				buckets = append(buckets, span.Int("gochat.bucket"))
+			}
+		}
+		slices.Sort(buckets)
+		fanOuts = append(fanOuts, fmt.Sprint(buckets))
+	}
+	slices.Sort(fanOuts)
+	if want := s.fanOuts(m); !slices.Equal(fanOuts, want) {
+		fault("fan-out in the buckets %v, want %v", fanOuts, want)
 	}
 	for key, others := range named {
 		// What was asked of the database on the way is all there may be besides.
@@ -181,7 +230,7 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 			fault("attempt %s, want 1", process.Attrs["gochat.attempt"])
 		}
 		outcome := "pushed"
-		if m.nodes == 0 {
+		if m.offline {
 			outcome = "offline"
 		}
 		if got := process.Attrs["gochat.outcome"]; got != outcome {
@@ -276,6 +325,17 @@ func (s *traced) people(t *testing.T) *people {
 	return p
 }
 
+// held are some of the people.
+func (p *people) held(some ...int) (h held) {
+	for _, i := range some {
+		h[i%2] = append(h[i%2], p.users[i].ID)
+	}
+	return h
+}
+
+// all are all of them.
+func (p *people) all() held { return p.held(0, 1, 2, 3, 4, 5) }
+
 // got are the frames of the message that came to the connections.
 func got(t *testing.T, conns []*testclient.Conn, text string) (all []testclient.Frame) {
 	t.Helper()
@@ -286,9 +346,9 @@ func got(t *testing.T, conns []*testclient.Conn, text string) (all []testclient.
 }
 
 // known is the message by one of its frames.
-func known(root string, nodes int, came []testclient.Frame) *tracedMessage {
+func known(root string, by held, came []testclient.Frame) *tracedMessage {
 	f := came[0]
-	return &tracedMessage{root: root, id: f.Str("id"), traceID: f.Str("traceId"), seq: f.Int("seq"), conv: f.Str("conversation"), frames: came, nodes: nodes}
+	return &tracedMessage{root: root, id: f.Str("id"), traceID: f.Str("traceId"), seq: f.Int("seq"), conv: f.Str("conversation"), frames: came, held: by}
 }
 
 // TestTraces: a message is one trace from the request to the sockets, whichever way it comes and goes.
@@ -296,7 +356,7 @@ func TestTraces(t *testing.T) {
 	for _, driver := range []string{DriverRedis, DriverRabbitMQ, DriverKafka} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			s := startTraced(t, driver, "")
+			s := startTraced(t, driver, "", 1)
 			p := s.people(t)
 			away := testclient.Register(t, s.api.api(), "away")
 			receipt := func(path, text string) *tracedMessage {
@@ -311,16 +371,16 @@ func TestTraces(t *testing.T) {
 			}
 			t.Run("room by REST", func(t *testing.T) {
 				m := receipt(fmt.Sprint("/v1/rooms/", p.room, "/messages"), "by rest")
-				m.root, m.nodes, m.frames = "POST /v1/rooms/:id/messages", 2, got(t, p.conns, "by rest")
+				m.root, m.held, m.frames = "POST /v1/rooms/:id/messages", p.all(), got(t, p.conns, "by rest")
 				s.complete(t, m)
 			})
 			t.Run("room by websocket", func(t *testing.T) {
 				p.conns[0].Send(t, object{"op": 3, "roomId": p.room, "msg": "by websocket"})
-				s.complete(t, known("receive frame", 2, got(t, p.conns, "by websocket")))
+				s.complete(t, known("receive frame", p.all(), got(t, p.conns, "by websocket")))
 			})
 			t.Run("room by tcp", func(t *testing.T) {
 				p.conns[5].Send(t, object{"op": 3, "roomId": p.room, "msg": "by tcp", "clientId": "c"})
-				m := known("receive frame", 2, got(t, p.conns, "by tcp"))
+				m := known("receive frame", p.all(), got(t, p.conns, "by tcp"))
 				if ack := p.conns[5].AwaitOp(t, int(frames.OpAck)); ack.Str("traceId") != m.traceID || ack.Str("id") != m.id {
 					t.Errorf("the ack says trace %s, message %s", ack.Str("traceId"), ack.Str("id"))
 				}
@@ -328,15 +388,13 @@ func TestTraces(t *testing.T) {
 			})
 			t.Run("private by tcp", func(t *testing.T) {
 				p.conns[3].Send(t, object{"op": 2, "toUserId": p.users[4].ID, "msg": "to you", "clientId": "d"})
-				m := known("receive frame", 2, got(t, p.conns[4:5], "to you")) // the sender is on the other node
-				m.spared = 1
-				s.complete(t, m)
+				s.complete(t, known("receive frame", p.held(3, 4), got(t, p.conns[4:5], "to you"))) // the sender is on the other node
 			})
 			t.Run("private offline", func(t *testing.T) {
 				m := receipt(fmt.Sprint("/v1/users/", away.ID, "/messages"), "for later")
 				// The sender's own connection gets it.
-				m.root, m.nodes, m.frames = "POST /v1/users/:id/messages", 1, got(t, p.conns[:1], "for later")
-				m.routed = true
+				m.root, m.held, m.frames = "POST /v1/users/:id/messages", p.held(0), got(t, p.conns[:1], "for later")
+				m.routed, m.offline = true, true
 				s.complete(t, m)
 			})
 			t.Run("nobody online", func(t *testing.T) {
@@ -347,25 +405,21 @@ func TestTraces(t *testing.T) {
 				}
 				other := testclient.Register(t, s.api.api(), "other")
 				other.Must(t, http.MethodPost, fmt.Sprint("/v1/users/", away.ID, "/messages"), map[string]any{"msg": "for nobody"}, &r)
-				s.complete(t, &tracedMessage{root: "POST /v1/users/:id/messages", id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID, routed: true})
+				s.complete(t, &tracedMessage{root: "POST /v1/users/:id/messages", id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID, routed: true, offline: true})
 			})
 			t.Run("seed's room", func(t *testing.T) {
 				s.seed(t, "/push/pushRoom", object{"op": 3, "msg": "as ever", "roomId": p.room, "authToken": p.users[1].Token})
-				s.complete(t, known("POST /push/pushRoom", 2, got(t, p.conns, "as ever")))
+				s.complete(t, known("POST /push/pushRoom", p.all(), got(t, p.conns, "as ever")))
 			})
 			t.Run("seed's private", func(t *testing.T) {
 				s.seed(t, "/push/push", object{"op": 2, "msg": "as ever to you", "toUserId": fmt.Sprint(p.users[4].ID), "roomId": p.room, "authToken": p.users[2].Token})
 				// Both have one connection, on the same node.
-				m := known("POST /push/push", 1, got(t, []*testclient.Conn{p.conns[4], p.conns[2]}, "as ever to you"))
+				m := known("POST /push/push", p.held(2, 4), got(t, []*testclient.Conn{p.conns[4], p.conns[2]}, "as ever to you"))
 				m.routed = true
 				s.complete(t, m)
 			})
 			t.Run("request with a trace", func(t *testing.T) {
-				const parent = "4bf92f3577b34da6a3ce929d0e0e4736"
-				p.conns[0].Send(t, object{"op": 3, "roomId": p.room, "msg": "yours", "traceparent": "00-" + parent + "-00f067aa0ba902b7-01"})
-				if f := got(t, p.conns, "yours")[0]; f.Str("traceId") != parent {
-					t.Errorf("trace %s, want the client's", f.Str("traceId"))
-				}
+				s.follows(t, p, "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b71692033314bf92f3577b34da6")
 			})
 			t.Run("resume", func(t *testing.T) { s.resumes(t, p, away) })
 			t.Run("thousand at once", func(t *testing.T) { s.thousand(t, p) })
@@ -396,16 +450,55 @@ func (s *traced) resumes(t *testing.T, p *people, away *testclient.User) {
 	})
 }
 
-// thousand messages at once, in rooms and private ones, have as many traces, each complete.
+// follows: a message whose frame or whose request names a sampled trace is of that trace, under the span that it names.
+func (s *traced) follows(t *testing.T, p *people, byFrame, byRequest string) {
+	t.Helper()
+	const parent = "00f067aa0ba902b7"
+	p.conns[0].Send(t, object{"op": 3, "roomId": p.room, "msg": "yours by frame", "traceparent": "00-" + byFrame + "-" + parent + "-01"})
+	s.request(t, p, "yours by request", "00-"+byRequest+"-"+parent+"-01")
+	frame := known("receive frame", p.all(), got(t, p.conns, "yours by frame"))
+	request := known("POST /v1/rooms/:id/messages", p.all(), got(t, p.conns, "yours by request"))
+	if frame.traceID != byFrame || request.traceID != byRequest {
+		t.Errorf("traces %s and %s, want the clients' %s and %s", frame.traceID, request.traceID, byFrame, byRequest)
+	}
+	frame.parent, request.parent = parent, parent
+	s.complete(t, frame)
+	s.complete(t, request)
+}
+
+// request sends the room a message by a request with the traceparent, if it is one.
+func (s *traced) request(t *testing.T, p *people, text, traceparent string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, fmt.Sprint(s.api.api(), "/v1/rooms/", p.room, "/messages"), strings.NewReader(fmt.Sprintf(`{"msg":%q}`, text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+p.users[0].Token)
+	if traceparent != "" {
+		r.Header.Set("traceparent", traceparent)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("%s: %v", resp.Status, err)
+	}
+}
+
+// thousand messages at once, in the room and private ones, have as many traces, each complete.
 func (s *traced) thousand(t *testing.T, p *people) {
-	const each = 1000 / 6
+	const messages = 1000
+	text := func(n int) string { return fmt.Sprintf("one of many: %d.", n) }
+	private := func(n int) bool { return n/6%2 == 0 }
 	var sending sync.WaitGroup
 	for i, c := range p.conns {
 		sending.Go(func() {
-			for n := range each {
-				frame := object{"op": 3, "roomId": p.room, "msg": fmt.Sprint("one of many ", i, " ", n)}
-				if n%2 == 0 {
-					frame = object{"op": 2, "toUserId": p.users[(i+1)%6].ID, "msg": fmt.Sprint("one of many ", i, " ", n), "clientId": fmt.Sprint(i, "-", n)}
+			for n := i; n < messages; n += 6 {
+				frame := object{"op": 3, "roomId": p.room, "msg": text(n)}
+				if private(n) {
+					frame = object{"op": 2, "toUserId": p.users[(i+1)%6].ID, "msg": text(n), "clientId": fmt.Sprint(n)}
 				}
 				if err := c.TrySend(frame); err != nil {
 					t.Error(err)
@@ -415,24 +508,19 @@ func (s *traced) thousand(t *testing.T, p *people) {
 	}
 	sending.Wait()
 	ids := make(map[string]bool)
-	for i := range p.conns {
-		for n := range each {
-			text := fmt.Sprint("one of many ", i, " ", n)
-			var m *tracedMessage
-			if n%2 == 0 {
-				m = known("receive frame", 2, got(t, p.conns[(i+1)%6:(i+1)%6+1], text))
-				m.spared = 1
-			} else {
-				m = known("receive frame", 2, got(t, p.conns, text))
-			}
-			ids[m.traceID] = true
-			if s.complete(t, m); t.Failed() {
-				return
-			}
+	for n := range messages {
+		from, to := n%6, (n+1)%6
+		m := known("receive frame", p.held(from, to), got(t, p.conns[to:to+1], text(n)))
+		if !private(n) {
+			m = known("receive frame", p.all(), got(t, p.conns, text(n)))
+		}
+		ids[m.traceID] = true
+		if s.complete(t, m); t.Failed() {
+			return
 		}
 	}
-	if len(ids) != 6*each {
-		t.Errorf("%d traces for %d messages", len(ids), 6*each)
+	if len(ids) != messages {
+		t.Errorf("%d traces for %d messages", len(ids), messages)
 	}
 }
 
@@ -454,40 +542,87 @@ func (s *traced) nothingDropped(t *testing.T) {
 	}
 }
 
-// TestTracesCut is the control of TestTraces: cut at any hop, the check fails.
-func TestTracesCut(t *testing.T) {
-	for _, cut := range slices.Sorted(maps.Keys(spoiled())) {
-		if cut == "" || cut == hung {
-			continue
+// stop drains all processes: they send the spans they have.
+func (s *traced) stop(t *testing.T) {
+	t.Helper()
+	for _, r := range s.all() {
+		if err := r.stop(); err != nil {
+			t.Fatal(err)
 		}
-		t.Run(cut, func(t *testing.T) {
+	}
+}
+
+// TestTracesAsked: of a system that samples nothing, a message that asks for it has its whole trace, and no other has a span.
+func TestTracesAsked(t *testing.T) {
+	t.Parallel()
+	s := startTraced(t, DriverRedis, "", 0)
+	p := s.people(t)
+	const not = "0af7651916cd43dd8448eb211c80319c"
+	p.conns[1].Send(t, object{"op": 3, "roomId": p.room, "msg": "unasked by frame"})
+	p.conns[1].Send(t, object{"op": 3, "roomId": p.room, "msg": "not by frame", "traceparent": "00-" + not + "-00f067aa0ba902b7-00"})
+	s.request(t, p, "unasked by request", "")
+	s.request(t, p, "not by request", "00-"+not+"-00f067aa0ba902b7-00")
+	for _, text := range []string{"unasked by frame", "not by frame", "unasked by request", "not by request"} {
+		got(t, p.conns, text)
+	}
+	const byFrame, byRequest = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b71692033314bf92f3577b34da6"
+	s.follows(t, p, byFrame, byRequest)
+	s.stop(t)
+	others := s.spans.Find(func(span *testotlp.Span) bool { return span.TraceID != byFrame && span.TraceID != byRequest })
+	for _, span := range others {
+		t.Errorf("%s %s %s %v is a span of what nobody has asked for", span.Service, span.Name, span.TraceID, span.Attrs)
+	}
+}
+
+// TestTracesCut is the control of TestTraces: cut at any hop, the check finds what is missing there; without a cut, nothing.
+func TestTracesCut(t *testing.T) {
+	tests := []struct{ cut, driver, fault string }{
+		{"", DriverRedis, ""},
+		{"caller-logic", DriverRedis, `"connect Logic/Send CLIENT" has another parent than "connect receive frame SERVER"`},
+		{"logic-commit", DriverRedis, `0 spans "logic commit INTERNAL", want 1`},
+		{"logic-queue", DriverRedis, `0 spans "task process gochat.deliveries CONSUMER", want 1`},
+		{"logic-queue", DriverRabbitMQ, `0 spans "task process gochat.deliveries CONSUMER", want 1`},
+		{"logic-queue", DriverKafka, `0 spans "task process gochat.deliveries CONSUMER", want 1`},
+		{"task-connect", DriverRedis, `0 spans "task Connect/Push CLIENT", want 2`},
+		{"connect-bucket", DriverRedis, `fan-out in the buckets [[] []], want [[`},
+	}
+	hops := spoiled()
+	delete(hops, hung) // is no cut
+	for _, test := range tests {
+		delete(hops, test.cut)
+		t.Run(strings.TrimPrefix(test.cut+" "+test.driver, " "), func(t *testing.T) {
 			t.Parallel()
-			s := startTraced(t, DriverRedis, cut)
+			s := startTraced(t, test.driver, test.cut, 1)
 			p := s.people(t)
 			p.conns[0].Send(t, object{"op": 3, "roomId": p.room, "msg": "cut", "clientId": "c"})
-			m := known("receive frame", 2, got(t, p.conns, "cut"))
+			m := known("receive frame", p.all(), got(t, p.conns, "cut"))
 			ack := p.conns[0].AwaitOp(t, int(frames.OpAck))
-			for _, r := range s.all() { // they send what they have
-				if err := r.stop(); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s.stop(t)
 			if m.traceID == "" {
 				m.traceID = ack.Str("traceId")
 			}
+			if m.traceID == "" { // nobody was told; there has been one frame for a room
+				for _, root := range s.spans.Find(func(span *testotlp.Span) bool { return span.Name == m.root && span.Attrs["gochat.op"] == "3" }) {
+					m.traceID = root.TraceID
+				}
+			}
 			wrong := s.check(m)
-			t.Logf("%d faults, as %v", len(wrong), wrong)
-			if len(wrong) == 0 {
-				t.Errorf("nothing is wrong:\n%s", s.picture(m.traceID))
+			t.Logf("%d faults: %q", len(wrong), wrong)
+			found := slices.ContainsFunc(wrong, func(fault string) bool { return strings.Contains(fault, test.fault) })
+			if test.cut == "" && len(wrong) > 0 || test.cut != "" && !found {
+				t.Errorf("%d faults, %q, want %q:\n%s", len(wrong), wrong, test.fault, s.picture(m.traceID))
 			}
 		})
+	}
+	for hop := range hops {
+		t.Errorf("%s is not cut here", hop)
 	}
 }
 
 // TestTraceOfRetry: what a task took and did not push before it was killed is pushed by the next, in the same trace.
 func TestTraceOfRetry(t *testing.T) {
 	t.Parallel()
-	s := startTraced(t, DriverRedis, "")
+	s := startTraced(t, DriverRedis, "", 1)
 	p := s.people(t)
 	if err := s.task.stop(); err != nil {
 		t.Fatal(err)
@@ -499,9 +634,14 @@ func TestTraceOfRetry(t *testing.T) {
 	first.kill()
 	s.task = s.spawn(t, "", contract.LayerTask)
 	got(t, p.conns, "again")
-	eventually(t, "the second attempt, in the message's trace", func() bool {
-		return slices.ContainsFunc(s.spans.Trace(ack.Str("traceId")), func(span *testotlp.Span) bool {
-			return span.Name == "process gochat.deliveries" && span.Attrs["gochat.attempt"] == "2" && span.Attrs["gochat.message.id"] == ack.Str("id")
+	eventually(t, "the second attempt, under the span that published the message and linked to it", func() bool {
+		spans := s.spans.Trace(ack.Str("traceId"))
+		return slices.ContainsFunc(spans, func(span *testotlp.Span) bool {
+			return span.Name == "process gochat.deliveries" && span.Attrs["gochat.attempt"] == "2" && span.Attrs["gochat.message.id"] == ack.Str("id") &&
+				slices.ContainsFunc(spans, func(producer *testotlp.Span) bool {
+					return producer.Name == "send gochat.deliveries" && producer.Kind == "PRODUCER" && producer.ID == span.Parent &&
+						slices.Contains(span.Links, testotlp.Link{TraceID: producer.TraceID, ID: producer.ID})
+				})
 		})
 	})
 }
