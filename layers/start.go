@@ -59,7 +59,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	l, err := logic.New(p.cfg.Logic, p.cfg.Auth, logic.Dependencies{
 		Store: db, Sessions: sessions, Presence: sessions, Publisher: q, IDs: ids.New(p.member.Number),
 		Nodes: connectNodes{connects, toConnect}, Peers: toLogic, Connects: toConnect, Singleton: p.member,
-		Records: record.NewLogic(p.cfg.Record),
+		Records: record.NewLogic(p.cfg.Record, tel),
 	}, tel)
 	if err != nil {
 		return fmt.Errorf("logic: %w", err)
