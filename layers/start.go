@@ -153,7 +153,7 @@ func (p *process) startConnect(ctx context.Context) error {
 	p.bound.WebSocket, p.bound.TCP = c.WebSocketAddr(), c.TCPAddrs()
 	p.life.run("connect", c.Run)
 	if p.cfg.Canary.On() {
-		p.canary = canary.New(p.cfg.Canary, toLogic, self, p.bound.WebSocket, p.bound.TCP[0], tel)
+		p.canary = canary.New(p.cfg.Canary, toLogic, self, p.bound.WebSocket, p.bound.TCP, tel)
 		p.health.Watch("connect: canary", p.canary.Check)
 	}
 	return nil
