@@ -228,7 +228,7 @@ func TestCanarySeesDroppedPushes(t *testing.T) {
 	r := start(t, cfg, All()...)
 	between := newDropper(t, r.WebSocket)
 	self := func() (contract.NodeRef, bool) { return contract.NodeRef{ID: "connect-1023", Epoch: 1}, true }
-	it := canary.New(watching(cfg).Canary, logicAt(t, cfg, logicNodes(t, cfg)[0]), self, between.addr, r.TCP[0], observability.Discard())
+	it := canary.New(watching(cfg).Canary, logicAt(t, cfg, logicNodes(t, cfg)[0]), self, between.addr, r.TCP, observability.Discard())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- it.Run(ctx) }()

@@ -169,7 +169,7 @@ func newBooks(t *testing.T) *books {
 	for i := range b.queues {
 		b.queues[i] = make(chan contract.Item, 1000)
 	}
-	b.records = record.NewTask(record.Defaults())
+	b.records = record.NewTask(record.Defaults(), observability.Discard())
 	cfg := task.Defaults()
 	cfg.PushWithin = 0
 	run("task", task.New(cfg, b, b, b, b.records, telemetry(2)).Run)

@@ -59,7 +59,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	l, err := logic.New(p.cfg.Logic, p.cfg.Auth, logic.Dependencies{
 		Store: db, Sessions: sessions, Presence: sessions, Publisher: q, IDs: ids.New(p.member.Number),
 		Nodes: connectNodes{connects, toConnect}, Peers: toLogic, Connects: toConnect, Singleton: p.member,
-		Records: record.NewLogic(p.cfg.Record),
+		Records: record.NewLogic(p.cfg.Record, tel),
 	}, tel)
 	if err != nil {
 		return fmt.Errorf("logic: %w", err)
@@ -153,7 +153,7 @@ func (p *process) startConnect(ctx context.Context) error {
 	p.bound.WebSocket, p.bound.TCP = c.WebSocketAddr(), c.TCPAddrs()
 	p.life.run("connect", c.Run)
 	if p.cfg.Canary.On() {
-		p.canary = canary.New(p.cfg.Canary, toLogic, self, p.bound.WebSocket, p.bound.TCP[0], tel)
+		p.canary = canary.New(p.cfg.Canary, toLogic, self, p.bound.WebSocket, p.bound.TCP, tel)
 		p.health.Watch("connect: canary", p.canary.Check)
 	}
 	return nil

@@ -47,7 +47,7 @@ func (p *process) serveWhere(ctx context.Context, tel observability.Telemetry) e
 // serveTask has the rpc server answer what this process's task layer has done. It needs nothing of that layer, so that
 // the layers that share the server need not wait for what the task layer waits for.
 func (p *process) serveTask(ctx context.Context, tel observability.Telemetry) error {
-	p.remembers = record.NewTask(p.cfg.Record)
+	p.remembers = record.NewTask(p.cfg.Record, tel)
 	if err := p.server.ServeTask(p.remembers, tel); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package observability
 import (
 	"container/list"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,22 +26,28 @@ const (
 	linksMost      = 128      // of a span: as many as the SDK takes
 	textMost       = 256      // bytes of a name and of an attribute's value
 	traceBytes     = 64 << 10 // of memory that a trace may take, on average
+	othersPart     = 8        // this part of the room, at least one trace, is for traces that are no message's
 	traceOverhead  = 256      // bytes of a trace without spans: the struct, its place in the map and in the list
 	moreMark       = "…"      // stands after a text that was cut
 )
 
-// traceStore keeps the spans that have ended, by trace, in bounded memory: the trace that no span has joined for
-// longest goes when there are too many of them, or when all together take more than traceBytes for each. Spans that
-// come late, by a repair or a second attempt, join their trace.
+// traceStore keeps the spans that have ended, by trace, in bounded memory. When there are too many traces, or when all
+// together take more than traceBytes for each, one goes: the one that no span has joined for longest of those that are no
+// message's, which have AttrMessageID on none of their spans, so that what a system does by itself does not push people's
+// messages out; or of the messages', once the others have but their part of the room. Spans that come late, by a repair or
+// a second attempt, join their trace.
 //
 // Its methods may be called concurrently. OnEnd holds the lock for a look-up and an append.
 type traceStore struct {
 	most, mostBytes int
 
-	mu     sync.Mutex
-	traces map[trace.TraceID]*list.Element // of recent
-	recent list.List                       // of *keptTrace; the one joined last is in front
-	bytes  int                             // of all of them, never above mostBytes
+	mu       sync.Mutex
+	traces   map[trace.TraceID]*list.Element // of messages or others
+	messages list.List                       // of *keptTrace; the one joined last is in front
+	others   list.List                       // likewise
+	joins    uint64                          // ever
+	bytes    int                             // of all of them, never above mostBytes
+	ofOthers int                             // bytes among them
 }
 
 var _ sdktrace.SpanProcessor = (*traceStore)(nil)
@@ -52,6 +59,9 @@ type keptTrace struct {
 	spans []*keptSpan // in the order in which they ended; never empty
 	more  int         // spans beyond the bounds, which were not kept
 	bytes int
+
+	message bool   // it is a message's
+	joined  uint64 // the join at which it was the last time
 }
 
 // keptSpan shares no memory with the span that it was made of, save what is the process's own: keys and the resource.
@@ -94,7 +104,8 @@ func (s *traceStore) OnEnd(span sdktrace.ReadOnlySpan) {
 		return
 	}
 	kept, bytes := keep(span)
-	s.add(span.SpanContext().TraceID(), kept, bytes)
+	message := slices.ContainsFunc(span.Attributes(), func(a attribute.KeyValue) bool { return a.Key == AttrMessageID })
+	s.add(span.SpanContext().TraceID(), kept, bytes, message)
 }
 
 // Shutdown does nothing: what is kept may be looked at until the process ends.
@@ -103,7 +114,7 @@ func (s *traceStore) Shutdown(context.Context) error { return nil }
 // ForceFlush does nothing: nothing waits.
 func (s *traceStore) ForceFlush(context.Context) error { return nil }
 
-func (s *traceStore) add(id trace.TraceID, span *keptSpan, bytes int) {
+func (s *traceStore) add(id trace.TraceID, span *keptSpan, bytes int, message bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	place := s.traces[id]
@@ -111,24 +122,73 @@ func (s *traceStore) add(id trace.TraceID, span *keptSpan, bytes int) {
 		if traceOverhead+bytes > s.mostBytes { // a span can be larger than a small store
 			return
 		}
-		place = s.recent.PushFront(&keptTrace{id: id, bytes: traceOverhead})
-		s.traces[id] = place
-		s.bytes += traceOverhead
+		place = s.put(&keptTrace{id: id, bytes: traceOverhead, message: message})
+	} else if t := place.Value.(*keptTrace); message && !t.message {
+		s.take(place)
+		t.message = true
+		place = s.put(t)
 	} else {
-		s.recent.MoveToFront(place)
+		s.among(t).MoveToFront(place)
 	}
-	// A trace that would fill the store by itself is full: the one in front is then never the one that goes below.
-	if t := place.Value.(*keptTrace); len(t.spans) >= spansMost || t.bytes+bytes > s.mostBytes {
+	t := place.Value.(*keptTrace)
+	s.joins++
+	t.joined = s.joins
+	// A trace that would fill the store by itself is full: then there is always another one that can go below.
+	if len(t.spans) >= spansMost || t.bytes+bytes > s.mostBytes {
 		t.more++
 	} else {
 		t.spans = append(t.spans, span)
-		t.bytes += bytes
-		s.bytes += bytes
+		s.grow(t, bytes)
 	}
 	for len(s.traces) > s.most || s.bytes > s.mostBytes {
-		oldest := s.recent.Remove(s.recent.Back()).(*keptTrace)
-		delete(s.traces, oldest.id)
-		s.bytes -= oldest.bytes
+		s.take(s.leastWanted(place))
+	}
+}
+
+// leastWanted is the trace that goes first, never the one that was joined just now.
+func (s *traceStore) leastWanted(joined *list.Element) *list.Element {
+	first, second := s.messages.Back(), s.others.Back()
+	if s.others.Len() > s.most/othersPart || s.ofOthers > s.mostBytes/othersPart {
+		first, second = second, first
+	}
+	if first == nil || first == joined {
+		return second
+	}
+	return first
+}
+
+// among is the list in which the trace has its place.
+func (s *traceStore) among(t *keptTrace) *list.List {
+	if t.message {
+		return &s.messages
+	}
+	return &s.others
+}
+
+func (s *traceStore) put(t *keptTrace) *list.Element {
+	place := s.among(t).PushFront(t)
+	s.traces[t.id] = place
+	s.count(t, t.bytes)
+	return place
+}
+
+func (s *traceStore) take(place *list.Element) {
+	t := place.Value.(*keptTrace)
+	s.among(t).Remove(place)
+	delete(s.traces, t.id)
+	s.count(t, -t.bytes)
+}
+
+func (s *traceStore) grow(t *keptTrace, bytes int) {
+	t.bytes += bytes
+	s.count(t, bytes)
+}
+
+// count adds bytes of the trace to the sums.
+func (s *traceStore) count(t *keptTrace, bytes int) {
+	s.bytes += bytes
+	if !t.message {
+		s.ofOthers += bytes
 	}
 }
 
@@ -137,8 +197,14 @@ func (s *traceStore) all() []keptTrace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	traces := make([]keptTrace, 0, len(s.traces))
-	for place := s.recent.Front(); place != nil; place = place.Next() {
-		traces = append(traces, *place.Value.(*keptTrace))
+	message, other := s.messages.Front(), s.others.Front()
+	for message != nil || other != nil {
+		next := &message
+		if message == nil || other != nil && other.Value.(*keptTrace).joined > message.Value.(*keptTrace).joined {
+			next = &other
+		}
+		traces = append(traces, *(*next).Value.(*keptTrace))
+		*next = (*next).Next()
 	}
 	return traces
 }

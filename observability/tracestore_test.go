@@ -74,11 +74,67 @@ func TestTheTraceJoinedLongestAgoGoes(t *testing.T) {
 			if got := s.ids(); !slices.Equal(got, tc.want) {
 				t.Errorf("kept %v, want %v", got, tc.want)
 			}
-			if len(s.traces) != len(tc.want) || s.recent.Len() != len(tc.want) {
-				t.Errorf("%d by id, %d in order, want %d", len(s.traces), s.recent.Len(), len(tc.want))
+			if len(s.traces) != len(tc.want) || s.messages.Len()+s.others.Len() != len(tc.want) {
+				t.Errorf("%d by id, %d in order, want %d", len(s.traces), s.messages.Len()+s.others.Len(), len(tc.want))
 			}
 		})
 	}
+}
+
+// TestMessagesStayLongest: what is no message's goes first, the oldest first, but for a part of the room.
+func TestMessagesStayLongest(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		most  int
+		ended []int // traces whose spans end, in order; those below 100 have a message
+		want  []int
+	}{
+		{"others go first", 4, []int{1, 100, 2, 101, 3, 102}, []int{102, 3, 2, 1}},
+		{"messages go, the oldest first, when there is nothing else", 4, []int{1, 2, 3, 4, 1, 5}, []int{5, 1, 4, 3}},
+		{"there is room for some others", 16, []int{100, 101, 102, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+			[]int{16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 102, 101}},
+		{"what was joined last stays, though there is room for nothing else", 1, []int{100, 1, 101, 102, 2}, []int{2}},
+		{"and so does another", 1, []int{1, 100}, []int{100}},
+		{"others have all the room that nobody needs", 4, []int{100, 101, 102, 103, 104}, []int{104, 103, 102, 101}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newTraceStore(tc.most)
+			for i, id := range tc.ended {
+				span := stub(id, i+1, 0)
+				if id < 100 {
+					span.Attributes = []attribute.KeyValue{AttrMessageID.String("7")}
+				}
+				s.OnEnd(span.Snapshot())
+			}
+			if got := s.ids(); !slices.Equal(got, tc.want) {
+				t.Errorf("kept %v, want %v", got, tc.want)
+			}
+		})
+	}
+	t.Run("a message's from its second span on", func(t *testing.T) {
+		s := newTraceStore(2)
+		s.OnEnd(stub(1, 1, 0).Snapshot())
+		late := stub(1, 2, 1)
+		late.Attributes = []attribute.KeyValue{AttrMessageID.String("7")}
+		s.OnEnd(late.Snapshot())
+		for i := range 3 {
+			s.OnEnd(stub(100+i, 3, 0).Snapshot())
+		}
+		s.OnEnd(stub(1, 4, 1).Snapshot()) // one without keeps it one
+		if got := s.ids(); !slices.Equal(got, []int{1, 102}) || s.messages.Len() != 1 || s.others.Len() != 1 {
+			t.Errorf("kept %v, %d of messages, want 1 and 102", got, s.messages.Len())
+		}
+		sum, ofOthers := 0, 0
+		for _, kept := range s.all() {
+			sum += kept.bytes
+			if !kept.message {
+				ofOthers += kept.bytes
+			}
+		}
+		if sum != s.bytes || ofOthers != s.ofOthers {
+			t.Errorf("%d bytes, %d of others, are counted as %d and %d", sum, ofOthers, s.bytes, s.ofOthers)
+		}
+	})
 }
 
 // TestALateSpanJoinsItsTrace, and what was read before does not change.

@@ -60,7 +60,7 @@ func houseOn(t *testing.T, cfg store.Config, redis string) *house {
 	if _, err := store.MigrateUp(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	h := &house{queue: &recordedQueue{}, nodes: newScriptedNodes(), told: &recordedPeers{}, records: record.NewLogic(record.Defaults())}
+	h := &house{queue: &recordedQueue{}, nodes: newScriptedNodes(), told: &recordedPeers{}, records: record.NewLogic(record.Defaults(), observability.Discard())}
 	var err error
 	if h.store, err = store.Open(cfg, observability.Discard()); err != nil {
 		t.Fatal(err)

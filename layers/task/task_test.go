@@ -189,7 +189,7 @@ func TestLateNodeDelaysNobody(t *testing.T) {
 				reply.Results = append(reply.Results, contract.PushResult{Written: 1})
 			}
 			return reply, nil
-		}), record.NewTask(record.Defaults()), observability.Discard())
+		}), record.NewTask(record.Defaults(), observability.Discard()), observability.Discard())
 		seq := int64(0)
 		bring := func(want time.Duration) {
 			t.Helper()
@@ -242,7 +242,7 @@ func TestTooMuchIsLate(t *testing.T) {
 		task := New(Config{Timeout: hangs}, nil, routes, pushFunc(func(ctx context.Context, _ contract.NodeRef, _ *contract.PushRequest) (*contract.PushReply, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}), record.NewTask(record.Defaults()), observability.Discard())
+		}), record.NewTask(record.Defaults(), observability.Discard()), observability.Discard())
 		d := toRoom(1, 1)
 		items := make([]contract.Item, maxLate)
 		for i := range items {
@@ -284,7 +284,7 @@ func TestPushesGather(t *testing.T) {
 					results := make([]contract.PushResult, len(r.Deliveries))
 					results[0].Written = c.written
 					return &contract.PushReply{Results: results}, nil
-				}), record.NewTask(record.Defaults()), observability.Discard())
+				}), record.NewTask(record.Defaults(), observability.Discard()), observability.Discard())
 				for seq := range int64(2) {
 					d := toRoom(1, seq+1)
 					if err := task.handle(t.Context(), []contract.Item{{Key: "room:1", Body: d.Append(nil)}}); err != nil {

@@ -65,7 +65,7 @@ func drainingWorld(t *testing.T, drain time.Duration, change ...func(*Config)) *
 	w := &world{t: t, registry: prometheus.NewRegistry(),
 		routes: contract.Routes{Rooms: make(map[contract.RoomID][]contract.NodeRef), Users: make(map[contract.UserID][]contract.NodeRef)},
 		got:    make(map[contract.NodeRef][]contract.Delivery), pushes: make(map[contract.NodeRef]int), flying: make(map[contract.NodeRef]int)}
-	w.records = record.NewTask(record.Defaults())
+	w.records = record.NewTask(record.Defaults(), observability.Discard())
 	queueConfig := queueredis.DefaultConfig()
 	queueConfig.Addrs, queueConfig.Partitions = []string{testdeps.Redis(t).Addr()}, partitions
 	queueConfig.Drain = drain

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ const (
 // Canary is that of one node.
 type Canary struct {
 	cfg    Config
-	addrs  [transports]string
+	addrs  []string // by way
 	logic  Logic
 	self   func() (contract.NodeRef, bool)
 	log    *slog.Logger
@@ -53,51 +54,66 @@ type Canary struct {
 	asks      int    // since a message was good
 	noSession string // why there is none
 
-	links    [transports]*link // nil while there is none
-	linkAt   [transports]time.Time
-	attempts [transports]int    // since a message was good
-	away     [transports]string // why the last link ended
+	// By way:
 
-	pending map[string]*message   // by client id
-	number  int64                 // of messages
-	began   time.Time             // the last round; zero has the next one begin at once
-	doubt   [transports]time.Time // what was sent before does not show that a way is well
-	down    bool                  // it was said that it fails
+	links    []*link // nil while there is none
+	linkAt   []time.Time
+	attempts []int    // since a message was good
+	away     []string // why the last link ended
+
+	pending map[string]*message // by client id
+	number  int64               // of messages
+	began   time.Time           // the last round; zero has the next one begin at once
+	doubt   []time.Time         // by way: what was sent before does not show that a way is well
+	down    bool                // it was said that it fails
 
 	mu     sync.Mutex
-	status [transports]status
+	status []status // by way
 }
 
 // message is one that is on its way. It is decided once it is acknowledged and has arrived, or is given up.
 type message struct {
-	by             transport
-	sent           time.Time
-	acked, arrived bool
-	overdue        bool   // it counts as a failure already
-	what           string // as which it was acknowledged
-	traceparent    string // as it arrived
+	by          way
+	sent        time.Time
+	acked       bool
+	awaited     []way  // by which it has not arrived yet
+	overdue     bool   // it counts as a failure already
+	id, trace   string // by which others know it; id is "" until it is acknowledged
+	traceparent string // as it arrived
 }
 
-// status is how messages fare that are sent through one transport.
+// status is how messages fare that are sent by one way.
 type status struct {
 	good     bool      // one was, ever
 	failures int       // in a row
 	since    time.Time // the first of them
 	seen     string    // what the last of them was
+	id       string    // of its message; "" if it is not known
+	trace    string    // likewise
 	came     time.Time // the last message
 }
 
-// New builds the canary of the node whose life self answers and that has bound the addresses. The configuration must be
-// valid and On.
-func New(cfg Config, logic Logic, self func() (contract.NodeRef, bool), websocketAddr, tcpAddr string, tel observability.Telemetry) *Canary {
+// New builds the canary of the node whose life self answers and that has bound the addresses, one of tcp at
+// least. The configuration must be valid and On.
+func New(cfg Config, logic Logic, self func() (contract.NodeRef, bool), websocketAddr string, tcpAddrs []string, tel observability.Telemetry) *Canary {
+	addrs := append([]string{websocketAddr}, tcpAddrs...)
 	c := &Canary{
 		cfg: cfg, logic: logic, self: self, log: tel.Log,
-		addrs:   [transports]string{webSocket: websocketAddr, tcp: tcpAddr},
+		addrs:   addrs,
 		prefix:  rand.Text()[:12] + "-",
 		events:  make(chan func()),
 		pending: make(map[string]*message),
+		links:   make([]*link, len(addrs)), linkAt: make([]time.Time, len(addrs)), attempts: make([]int, len(addrs)), away: make([]string, len(addrs)),
+		doubt: make([]time.Time, len(addrs)), status: make([]status, len(addrs)),
 	}
-	c.m = newMetrics(tel.Metrics, func(t transport) bool { return c.wrong(t) == "" })
+	c.m = newMetrics(tel.Metrics, func(t transport) bool {
+		for w := range c.ways() {
+			if w.transport() == t && c.wrong(w) != "" {
+				return false
+			}
+		}
+		return true
+	})
 	return c
 }
 
@@ -122,12 +138,34 @@ func (c *Canary) Run(ctx context.Context) error {
 	return nil
 }
 
+func (c *Canary) ways() way { return way(len(c.addrs)) }
+
+// name is the transport's, with the address if there are several.
+func (c *Canary) name(w way) string {
+	if w.transport() == tcp && len(c.addrs) > 2 {
+		return tcp.String() + " " + c.addrs[w]
+	}
+	return w.transport().String()
+}
+
+// others are the ways by which a message comes that is sent by this one.
+func (c *Canary) others(w way) []way {
+	if w != firstWay {
+		return []way{firstWay}
+	}
+	var others []way
+	for o := firstWay + 1; o < c.ways(); o++ {
+		others = append(others, o)
+	}
+	return others
+}
+
 // Check is nil if messages come through, and else says by which transport they were sent, since when they do not, and how far
 // the last one came.
 func (c *Canary) Check(context.Context) error {
 	var faults []string
-	for t := range transports {
-		if wrong := c.wrong(t); wrong != "" {
+	for w := range c.ways() {
+		if wrong := c.wrong(w); wrong != "" {
 			faults = append(faults, wrong)
 		}
 	}
@@ -138,18 +176,18 @@ func (c *Canary) Check(context.Context) error {
 }
 
 // wrong is "" if nothing is.
-func (c *Canary) wrong(t transport) string {
+func (c *Canary) wrong(w way) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &c.status[t]
+	s := &c.status[w]
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	switch {
 	case s.failures > failuresAllowed, s.failures > 0 && !s.good:
-		return fmt.Sprintf("sent by %s, failing since %s: %s", t, at(s.since), s.seen)
+		return fmt.Sprintf("sent by %s, failing since %s: %s", c.name(w), at(s.since), s.seen)
 	case !s.good:
-		return fmt.Sprintf("sent by %s: no message has come yet", t)
+		return fmt.Sprintf("sent by %s: no message has come yet", c.name(w))
 	case time.Since(s.came) > staleAfter*c.cfg.Interval:
-		return fmt.Sprintf("sent by %s: no message has come since %s", t, at(s.came))
+		return fmt.Sprintf("sent by %s: no message has come since %s", c.name(w), at(s.came))
 	}
 	return ""
 }
@@ -173,9 +211,9 @@ func (c *Canary) tend(ctx context.Context, now time.Time) time.Time {
 	if c.session == nil && !c.asking && !now.Before(c.askAt) {
 		c.ask(ctx, now, node.ID, alive)
 	}
-	for t := range transports {
-		if c.session != nil && c.links[t] == nil && !now.Before(c.linkAt[t]) {
-			c.connect(ctx, t)
+	for w := range c.ways() {
+		if c.session != nil && c.links[w] == nil && !now.Before(c.linkAt[w]) {
+			c.connect(ctx, w)
 		}
 	}
 	for id, m := range c.pending {
@@ -199,9 +237,9 @@ func (c *Canary) next() time.Time {
 	if c.session == nil && !c.asking {
 		earlier(c.askAt)
 	}
-	for t := range transports {
-		if c.session != nil && c.links[t] == nil {
-			earlier(c.linkAt[t])
+	for w := range c.ways() {
+		if c.session != nil && c.links[w] == nil {
+			earlier(c.linkAt[w])
 		}
 	}
 	for _, m := range c.pending {
@@ -222,7 +260,7 @@ func (c *Canary) pace() time.Duration {
 	return min(c.cfg.Interval, max(c.cfg.Timeout, leastPace))
 }
 
-// well reports whether both ways were good the last time.
+// well reports whether all ways were good the last time.
 func (c *Canary) well() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -276,22 +314,22 @@ func (c *Canary) logOut(ctx context.Context, token string) {
 }
 
 // connect makes a link.
-func (c *Canary) connect(ctx context.Context, t transport) {
+func (c *Canary) connect(ctx context.Context, w way) {
 	linkCtx, cancel := context.WithCancel(ctx)
-	l := &link{transport: t, cancel: cancel}
-	c.links[t] = l
+	l := &link{way: w, cancel: cancel}
+	c.links[w] = l
 	c.goroutines.Go(func() {
 		defer cancel()
 		opened := func(conn net.Conn) { c.post(ctx, func() { c.opened(l, conn) }) }
 		take := func(f frame) { c.post(ctx, func() { c.take(l, f) }) }
-		err := serve(linkCtx, t, c.addrs[t], opened, take)
+		err := serve(linkCtx, w.transport(), c.addrs[w], opened, take)
 		c.post(ctx, func() { c.lost(l, err) })
 	})
 }
 
 // opened says hello. The ping is answered once the authentication has been.
 func (c *Canary) opened(l *link, conn net.Conn) {
-	if c.links[l.transport] != l {
+	if c.links[l.way] != l {
 		return
 	}
 	l.conn = conn
@@ -301,7 +339,7 @@ func (c *Canary) opened(l *link, conn net.Conn) {
 
 // lost follows the end of a link.
 func (c *Canary) lost(l *link, err error) {
-	if c.links[l.transport] != l {
+	if c.links[l.way] != l {
 		return
 	}
 	now := time.Now()
@@ -318,15 +356,15 @@ func (c *Canary) lost(l *link, err error) {
 
 // drop closes a link and gives up what depends on it. Another is made after a while.
 func (c *Canary) drop(l *link, now time.Time, why string) {
-	t := l.transport
+	w := l.way
 	l.cancel()
-	c.links[t], c.away[t] = nil, why
-	c.linkAt[t] = now.Add(backoff(c.attempts[t]))
-	c.attempts[t]++
+	c.links[w], c.away[w] = nil, why
+	c.linkAt[w] = now.Add(backoff(c.attempts[w]))
+	c.attempts[w]++
 	for id, m := range c.pending {
-		if m.by == t && !m.acked || m.by.other() == t && !m.arrived {
+		if m.by == w && !m.acked || slices.Contains(m.awaited, w) {
 			if !m.overdue {
-				c.fail(now, m.by, fmt.Sprintf("the connection by %s ended: %s", t, why))
+				c.fail(now, m.by, m, fmt.Sprintf("the connection by %s ended: %s", c.name(w), why))
 			}
 			c.giveUp(now, id, m)
 		}
@@ -335,7 +373,7 @@ func (c *Canary) drop(l *link, now time.Time, why string) {
 
 // take acts on one frame.
 func (c *Canary) take(l *link, f frame) {
-	if c.links[l.transport] != l {
+	if c.links[l.way] != l {
 		return
 	}
 	now := time.Now()
@@ -352,18 +390,21 @@ func (c *Canary) take(l *link, f frame) {
 	case wire.OpPong:
 		if !l.ready && l.last == nil {
 			l.ready = true
-			if c.ready(webSocket) && c.ready(tcp) && !c.well() {
+			if c.allReady() && !c.well() {
 				c.began = time.Time{}
 			}
 		}
 	case wire.OpAck:
-		if m != nil && m.by == l.transport {
-			m.acked, m.what = true, "trace "+f.TraceID
+		if m != nil && m.by == l.way {
+			m.acked, m.id = true, f.ID
+			if f.TraceID != "" {
+				m.trace = f.TraceID
+			}
 			c.complete(now, f.ClientID, m)
 		}
 	case wire.OpDirect:
-		if m != nil && m.by.other() == l.transport && f.FromUserID == c.session.User {
-			m.arrived, m.traceparent = true, f.Traceparent
+		if i := slices.Index(m.awaits(), l.way); i >= 0 && f.FromUserID == c.session.User {
+			m.awaited, m.traceparent = slices.Delete(m.awaited, i, i+1), f.Traceparent
 			c.complete(now, f.ClientID, m)
 		}
 	case wire.OpError:
@@ -374,11 +415,11 @@ func (c *Canary) take(l *link, f frame) {
 			if !l.ready { // nor will it be
 				l.cancel()
 			}
-		case m != nil && m.by == l.transport:
+		case m != nil && m.by == l.way:
 			delete(c.pending, f.ClientID)
-			c.m.messages[m.by][refused].Inc()
+			c.m.messages[m.by.transport()][refused].Inc()
 			if !m.overdue {
-				c.fail(now, m.by, "refused: "+refusal.Error())
+				c.fail(now, m.by, m, "refused: "+refusal.Error())
 			}
 		}
 		return
@@ -389,12 +430,23 @@ func (c *Canary) take(l *link, f frame) {
 }
 
 // ready reports whether there is a connection that has authenticated.
-func (c *Canary) ready(t transport) bool { return c.links[t] != nil && c.links[t].ready }
+func (c *Canary) ready(w way) bool { return c.links[w] != nil && c.links[w].ready }
 
-// round sends one message through each transport.
+func (c *Canary) allReady() bool {
+	for w := range c.ways() {
+		if !c.ready(w) {
+			return false
+		}
+	}
+	return true
+}
+
+// round sends one message by each way. They are recorded if the last ones failed: what is well is not looked at.
 func (c *Canary) round(now time.Time, alive bool) {
 	c.began = now
-	for t := range transports {
+	sampled := c.failed(0)
+	for w := range c.ways() {
+		others := c.others(w)
 		why := ""
 		switch {
 		case !alive:
@@ -405,9 +457,9 @@ func (c *Canary) round(now time.Time, alive bool) {
 				why += ": " + c.noSession
 			}
 		default:
-			for _, needed := range [...]transport{t, t.other()} {
+			for _, needed := range append([]way{w}, others...) {
 				if why == "" && !c.ready(needed) {
-					why = fmt.Sprintf("no connection by %s", needed)
+					why = fmt.Sprintf("no connection by %s", c.name(needed))
 					if c.away[needed] != "" {
 						why += ": " + c.away[needed]
 					}
@@ -415,14 +467,15 @@ func (c *Canary) round(now time.Time, alive bool) {
 			}
 		}
 		if why != "" {
-			c.m.messages[t][unsent].Inc()
-			c.fail(now, t, "not sent: "+why)
+			c.m.messages[w.transport()][unsent].Inc()
+			c.fail(now, w, &message{}, "not sent: "+why)
 			continue
 		}
 		c.number++
 		id := c.prefix + strconv.FormatInt(c.number, 10)
-		c.pending[id] = &message{by: t, sent: now}
-		c.links[t].send(request{Op: wire.OpDirect, ToUserID: c.session.User, Msg: "canary", ClientID: id})
+		traceparent := newTrace(sampled)
+		c.pending[id] = &message{by: w, sent: now, awaited: others, trace: observability.SpanContext(traceparent).TraceID().String()}
+		c.links[w].send(request{Op: wire.OpDirect, ToUserID: c.session.User, Msg: "canary", ClientID: id, Traceparent: traceparent})
 	}
 }
 
@@ -431,20 +484,36 @@ func (c *Canary) judge(now time.Time, id string, m *message) {
 	if !m.overdue && !now.Before(m.sent.Add(c.cfg.Timeout)) {
 		m.overdue = true
 		c.doubt[m.by] = now
-		c.fail(now, m.by, m.missing(c.cfg.Timeout))
+		c.fail(now, m.by, m, c.missing(m))
 	}
 	if !now.Before(m.sent.Add(waitFor * c.cfg.Timeout)) {
 		c.giveUp(now, id, m)
 	}
 }
 
+// awaits are the ways by which the message has yet to come; none of no message.
+func (m *message) awaits() []way {
+	if m == nil {
+		return nil
+	}
+	return m.awaited
+}
+
 // missing says how far the message came, and with that where to look.
-func (m *message) missing(within time.Duration) string {
+func (c *Canary) missing(m *message) string {
+	within := c.cfg.Timeout
+	names := func(ways []way) string {
+		var names []string
+		for _, w := range ways {
+			names = append(names, c.name(w))
+		}
+		return strings.Join(names, ", ")
+	}
 	switch {
 	case m.acked:
-		return fmt.Sprintf("acknowledged (%s), but not received by %s within %v: see queue, task, push", m.what, m.by.other(), within)
-	case m.arrived:
-		return fmt.Sprintf("received by %s, but not acknowledged within %v", m.by.other(), within)
+		return fmt.Sprintf("acknowledged (trace %s, message %s), but not received by %s within %v: see queue, task, push", m.trace, m.id, names(m.awaited), within)
+	case len(m.awaited) == 0:
+		return fmt.Sprintf("received by %s, but not acknowledged within %v", names(c.others(m.by)), within)
 	}
 	return fmt.Sprintf("not acknowledged within %v: see logic, database", within)
 }
@@ -454,14 +523,14 @@ func (c *Canary) giveUp(now time.Time, id string, m *message) {
 	delete(c.pending, id)
 	c.doubt[m.by] = now
 	if m.acked {
-		c.m.messages[m.by][lost].Inc()
+		c.m.messages[m.by.transport()][lost].Inc()
 	} else {
-		c.m.messages[m.by][unacknowledged].Inc()
+		c.m.messages[m.by.transport()][unacknowledged].Inc()
 	}
 }
 
-// fail counts a failure of the way.
-func (c *Canary) fail(now time.Time, by transport, seen string) {
+// fail counts a failure of the way, of a message if it could be sent.
+func (c *Canary) fail(now time.Time, by way, m *message, seen string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.status[by]
@@ -469,30 +538,31 @@ func (c *Canary) fail(now time.Time, by transport, seen string) {
 		s.since = now
 	}
 	s.failures++
-	s.seen = seen
+	s.seen, s.id, s.trace = seen, m.id, m.trace
 }
 
 // complete decides a message that is acknowledged and has arrived.
 func (c *Canary) complete(now time.Time, id string, m *message) {
-	if !m.acked || !m.arrived {
+	if !m.acked || len(m.awaited) > 0 {
 		return
 	}
 	delete(c.pending, id)
-	c.m.observe(m.by, now.Sub(m.sent), m.traceparent)
-	c.m.last[m.by].Set(float64(now.UnixMilli()) / 1000)
+	observability.ObserveIn(c.m.seconds[m.by.transport()], now.Sub(m.sent).Seconds(), m.traceparent)
+	c.m.last[m.by.transport()].Set(float64(now.UnixMilli()) / 1000)
 	overdue := m.overdue || now.Sub(m.sent) >= c.cfg.Timeout
 	if overdue {
-		c.m.messages[m.by][late].Inc()
+		c.m.messages[m.by.transport()][late].Inc()
 		c.doubt[m.by] = now
 		if !m.overdue {
-			c.fail(now, m.by, fmt.Sprintf("received after %v", now.Sub(m.sent).Round(time.Millisecond)))
+			c.fail(now, m.by, m, fmt.Sprintf("received after %v", now.Sub(m.sent).Round(time.Millisecond)))
 		}
 	} else {
-		c.m.messages[m.by][received].Inc()
+		c.m.messages[m.by.transport()][received].Inc()
 	}
 	good := !overdue && !m.sent.Before(c.doubt[m.by])
 	if good {
-		c.asks, c.attempts = 0, [transports]int{}
+		c.asks = 0
+		clear(c.attempts)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -510,18 +580,31 @@ func (c *Canary) tell() {
 	case err == nil && c.down:
 		c.down = false
 		c.log.Info("the canary's messages come through again")
-	case err != nil && !c.down && c.failing():
+	case err != nil && !c.down && c.failed(failuresAllowed):
 		c.down = true
-		c.log.Warn("the canary's messages do not come through", "err", err)
+		id, trace := c.lastFailed()
+		c.log.Warn("the canary's messages do not come through", "err", err, "msg_id", id, "trace_id", trace)
 	}
 }
 
-// failing reports whether messages of one way have failed oftener than they may.
-func (c *Canary) failing() bool {
+// lastFailed names the message of a way that fails oftener than it may: the one known best.
+func (c *Canary) lastFailed() (id, trace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.status {
-		if s.failures > failuresAllowed {
+		if s.failures > failuresAllowed && (id == "" && s.id != "" || trace == "") {
+			id, trace = s.id, s.trace
+		}
+	}
+	return id, trace
+}
+
+// failed reports whether the last messages of one way have failed, more in a row than so many.
+func (c *Canary) failed(allowed int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.status {
+		if s.failures > allowed {
 			return true
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
@@ -72,14 +73,14 @@ func TestFaults(t *testing.T) {
 		{"by websocket it is not acknowledged, nor received", fault{by: webSocket, noAck: true, noPush: true},
 			[]string{"sent by websocket, failing since 2", "not acknowledged within 500ms: see logic, database"}, "sent by tcp", "unacknowledged"},
 		{"to the websocket nothing is pushed", fault{by: tcp, noPush: true},
-			[]string{"sent by tcp, failing since 2", "acknowledged (trace feed), but not received by websocket within 500ms: see queue, task, push"}, "sent by websocket", "lost"},
+			[]string{"sent by tcp, failing since 2", "acknowledged (trace feed, message 1), but not received by websocket within 500ms: see queue, task, push"}, "sent by websocket", "lost"},
 		{"to nobody anything is pushed", fault{everybody: true, noPush: true},
 			[]string{"sent by tcp", "not received by websocket", "sent by websocket", "not received by tcp"}, "refused", "lost"},
 		{"received without an ack", fault{by: webSocket, noAck: true},
 			[]string{"sent by websocket", "received by tcp, but not acknowledged within 500ms"}, "sent by tcp", "unacknowledged"},
 		{"refused", fault{by: tcp, refuse: contract.Unavailable}, []string{"sent by tcp", "refused: unavailable: no"}, "sent by websocket", "refused"},
 		{"late", fault{by: webSocket, hold: 1200 * time.Millisecond},
-			[]string{"sent by websocket", "acknowledged (trace feed), but not received by tcp within 500ms"}, "refused", "late"},
+			[]string{"sent by websocket", "acknowledged (trace feed, message 1), but not received by tcp within 500ms"}, "refused", "late"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -153,6 +154,62 @@ func TestNobodyListens(t *testing.T) {
 	}
 	w := s.watch(t, patient())
 	eventually(t, "it says that there is no tcp", w.says("not sent: no connection by tcp: ", "refused"))
+}
+
+// A second address of tcp where nobody listens, or from which nothing comes, shows, though the first works.
+func TestSecondListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := newSystem(t)
+	s.more = []string{s.addrs[tcp]}
+	w := s.watch(t, patient())
+	eventually(t, "it is well with two", w.says())
+	if n := len(s.peers()); n != 3 {
+		t.Errorf("it holds %d connections, want one of each address", n)
+	}
+	w.stop()
+	s.more = []string{second}
+	w = s.watch(t, patient())
+	eventually(t, "it says which is dead", w.says("no connection by tcp "+second+": ", "refused"))
+	if up := w.metric(t, "gochat_canary_up", "tcp"); up != 0 {
+		t.Errorf("up is %v, want 0", up)
+	}
+}
+
+// While all is well no message is recorded; after a failure they are, and the log names one with its trace.
+func TestTraces(t *testing.T) {
+	s := newSystem(t)
+	w := s.watch(t, patient())
+	eventually(t, "it is well", w.says())
+	sent := func(sampled bool) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.ContainsFunc(s.traces, func(traceparent string) bool {
+			return observability.SpanContext(traceparent).IsValid() && observability.IsSampled(traceparent) == sampled
+		})
+	}
+	eventually(t, "messages are sent that are not recorded", func() bool { return sent(false) })
+	s.fails(fault{by: tcp, noPush: true})
+	eventually(t, "the log names a message and its trace", func() bool {
+		return strings.Contains(w.log.String(), "do not come through") && strings.Contains(w.log.String(), "msg_id=1 trace_id=feed")
+	})
+	eventually(t, "the message is recorded", func() bool { return sent(true) })
+	s.fails(fault{})
+	eventually(t, "it is well again", w.says())
+	eventually(t, "none is recorded any more", func() bool {
+		s.mu.Lock()
+		s.traces = nil
+		s.mu.Unlock()
+		before := w.metric(t, "gochat_canary_messages_total", "tcp", "received")
+		eventually(t, "it goes on", func() bool { return w.metric(t, "gochat_canary_messages_total", "tcp", "received") > before })
+		return sent(false) && !sent(true)
+	})
 }
 
 // Of an address that is every one's, this host is dialed.
@@ -271,7 +328,7 @@ func (s *story) look() {
 func (s *story) send(by transport) string {
 	s.number++
 	id := fmt.Sprint(s.number)
-	s.pending[id] = &message{by: by, sent: s.now}
+	s.pending[id] = &message{by: way(by), sent: s.now, awaited: s.others(way(by))}
 	return id
 }
 
@@ -286,7 +343,7 @@ func (s *story) acked(id string) {
 func (s *story) comes(id string) {
 	s.acked(id)
 	if m := s.pending[id]; m != nil {
-		m.arrived = true
+		m.awaited = nil
 		s.complete(s.now, id, m)
 		s.tell()
 	}
@@ -399,7 +456,7 @@ func TestExemplar(t *testing.T) {
 		"00-" + trace + "-b7ad6b7169203331-01": trace, "00-" + trace + "-b7ad6b7169203331-00": "", "": "", "nonsense": "",
 	} {
 		w := build(t, s.cfg, nil, s.self, [transports]string{})
-		w.m.observe(tcp, time.Second, traceparent)
+		w.complete(s.now, "1", &message{by: 1, sent: s.now, acked: true, traceparent: traceparent})
 		if got := exemplar(t, w); got != want {
 			t.Errorf("%q: got the trace %q, want %q", traceparent, got, want)
 		}

@@ -35,16 +35,27 @@ const (
 
 func (t transport) String() string { return [...]string{"websocket", "tcp"}[t] }
 
-func (t transport) other() transport { return tcp - t }
+// way is one address of the node: its websocket is the first, then come those of tcp. Also how messages fare that are
+// sent by it.
+type way int
+
+const firstWay way = 0
+
+func (w way) transport() transport {
+	if w == firstWay {
+		return webSocket
+	}
+	return tcp
+}
 
 // link is one connection to the node, from the dialing to the end. Its fields belong to the goroutine of Canary.Run; what
 // comes from a link that has been replaced is ignored.
 type link struct {
-	transport transport
-	cancel    context.CancelFunc // closes it
-	conn      net.Conn           // nil while it is being dialed
-	ready     bool               // authenticated
-	last      *contract.Error    // set if the last frame was a refusal that names no message: then it is why the link ends
+	way    way
+	cancel context.CancelFunc // closes it
+	conn   net.Conn           // nil while it is being dialed
+	ready  bool               // authenticated
+	last   *contract.Error    // set if the last frame was a refusal that names no message: then it is why the link ends
 }
 
 // request is a frame to the node.
@@ -55,11 +66,14 @@ type request struct {
 	ToUserID  contract.UserID `json:"toUserId,omitempty"`
 	Msg       string          `json:"msg,omitempty"`
 	ClientID  string          `json:"clientId,omitempty"`
+
+	Traceparent string `json:"traceparent,omitempty"`
 }
 
 // answer is what the canary reads of a frame from the node, whichever it is.
 type answer struct {
 	Op          wire.Op         `json:"op"`
+	ID          string          `json:"id"`
 	ClientID    string          `json:"clientId"`
 	FromUserID  contract.UserID `json:"fromUserId"`
 	Traceparent string          `json:"traceparent"`
@@ -216,7 +230,7 @@ func (l *link) send(r request) {
 
 func (l *link) write(opcode byte, payload []byte) error {
 	var b []byte
-	if l.transport == webSocket {
+	if l.way.transport() == webSocket {
 		b = wire.AppendMasked(nil, opcode, payload, mathrand.Uint32())
 	} else {
 		var err error
@@ -229,6 +243,17 @@ func (l *link) write(opcode byte, payload []byte) error {
 	}
 	_, err := l.conn.Write(b)
 	return err
+}
+
+// newTrace is a traceparent of the canary's own (W3C Trace Context), recorded by the others if sampled.
+func newTrace(sampled bool) string {
+	var ids [24]byte
+	_, _ = rand.Read(ids[:]) // never fails; all zeroes, which are none, do not come
+	flags := 0
+	if sampled {
+		flags = 1
+	}
+	return fmt.Sprintf("00-%x-%x-%02x", ids[:16], ids[16:], flags)
 }
 
 // backoff doubles up to lastBackoff. Its second half is random, so that many nodes do not try as one.

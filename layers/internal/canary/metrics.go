@@ -1,10 +1,10 @@
 package canary
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"gochat/observability"
 )
 
 // outcome is what became of one message. Each has exactly one.
@@ -38,14 +38,8 @@ func newMetrics(reg prometheus.Registerer, up func(transport) bool) *metrics {
 		Name: "gochat_canary_messages_total",
 		Help: "Messages that this node sent to itself, by the transport that they were sent through, to come by the other, and what became of them.",
 	}, []string{"transport", "outcome"})
-	seconds := with.NewHistogramVec(prometheus.HistogramOpts{
-		Name:                            "gochat_canary_seconds",
-		Help:                            "From the sending of a canary's message until it was acknowledged and there, by the transport that it was sent through.",
-		Buckets:                         []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		NativeHistogramBucketFactor:     1.1,
-		NativeHistogramMaxBucketNumber:  100,
-		NativeHistogramMinResetDuration: time.Hour,
-	}, []string{"transport"})
+	seconds := with.NewHistogramVec(observability.LatencyOpts("gochat_canary_seconds",
+		"From the sending of a canary's message until it was acknowledged and there, by the transport that it was sent through."), []string{"transport"})
 	last := with.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "gochat_canary_last_received_timestamp_seconds",
 		Help: "When a canary's message sent through the transport last came, in Unix time; 0 if none has.",
@@ -68,13 +62,4 @@ func newMetrics(reg prometheus.Registerer, up func(transport) bool) *metrics {
 		})
 	}
 	return m
-}
-
-// observe takes the time of a message that has come, with its trace if that was sampled.
-func (m *metrics) observe(t transport, took time.Duration, traceparent string) {
-	if len(traceparent) == 55 && traceparent[54]&1 == 1 { // W3C: version, trace id, parent id, flags; '1' is odd, too
-		m.seconds[t].(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": traceparent[3:35]})
-		return
-	}
-	m.seconds[t].Observe(took.Seconds())
 }

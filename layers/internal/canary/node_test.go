@@ -31,6 +31,7 @@ const me contract.UserID = 77
 // system is a connect node and a logic that do as the test says.
 type system struct {
 	addrs   [transports]string
+	more    []string // further ones of tcp
 	serving sync.WaitGroup
 
 	mu       sync.Mutex
@@ -41,6 +42,7 @@ type system struct {
 	sessions []contract.NodeID // asked for
 	ended    []string          // tokens logged out
 	pongs    [transports]int
+	traces   []string // of the messages sent
 }
 
 // fault is what goes wrong with messages sent through one transport, or with all.
@@ -196,6 +198,9 @@ func (s *system) act(p *peer, r *wire.Request) {
 			p.say(`{"op":21,"code":"unauthenticated","message":"who are you"}`)
 			return
 		}
+		s.mu.Lock()
+		s.traces = append(s.traces, r.Traceparent)
+		s.mu.Unlock()
 		if !f.everybody && f.by != p.transport {
 			f = fault{}
 		}
@@ -299,7 +304,7 @@ func patient() Config {
 
 func (s *system) watch(t *testing.T, cfg Config) *watched {
 	t.Helper()
-	w := build(t, cfg, s, s.self, s.addrs)
+	w := build(t, cfg, s, s.self, s.addrs, s.more...)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
@@ -324,7 +329,7 @@ func (s *system) watch(t *testing.T, cfg Config) *watched {
 	return w
 }
 
-func build(t testing.TB, cfg Config, logic Logic, self func() (contract.NodeRef, bool), addrs [transports]string) *watched {
+func build(t testing.TB, cfg Config, logic Logic, self func() (contract.NodeRef, bool), addrs [transports]string, more ...string) *watched {
 	t.Helper()
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -332,7 +337,7 @@ func build(t testing.TB, cfg Config, logic Logic, self func() (contract.NodeRef,
 	w := &watched{metrics: prometheus.NewRegistry(), log: &testlog.Buffer{}}
 	tel := observability.Discard()
 	tel.Metrics, tel.Log = w.metrics, newLog(w.log)
-	w.Canary = New(cfg, logic, self, addrs[webSocket], addrs[tcp], tel)
+	w.Canary = New(cfg, logic, self, addrs[webSocket], append([]string{addrs[tcp]}, more...), tel)
 	return w
 }
 

@@ -57,6 +57,8 @@ const (
 // TaskWhereabouts is what one task node's records hold of a message.
 type TaskWhereabouts struct {
 	Since  time.Time   // what was consumed here from then on is on record; zero if nothing is kept
+	Began  time.Time   // the records did: of what was consumed before they know nothing, young as it may be
+	End    time.Time   // what is older than this is kept nowhere
 	Record *TaskRecord // nil if there is none
 }
 

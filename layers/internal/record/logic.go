@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 // Logic is what one logic node has done with its latest messages. Its methods may be called from any goroutine.
@@ -31,8 +32,10 @@ const (
 )
 
 // NewLogic begins to know now.
-func NewLogic(cfg Config) *Logic {
-	return &Logic{ring: newRing(cfg, time.Now(), func(*logicRecord) {})}
+func NewLogic(cfg Config, tel observability.Telemetry) *Logic {
+	l := &Logic{ring: newRing(cfg, time.Now(), func(*logicRecord) {})}
+	newAge(tel.Metrics, &l.mu, l.ring.age)
+	return l
 }
 
 // Committed notes that a message was stored, in a commit of so many.

@@ -11,7 +11,10 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 func ref(n int) contract.NodeRef {
@@ -46,7 +49,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestLogicRecord(t *testing.T) {
-	l := NewLogic(Defaults())
+	l := NewLogic(Defaults(), observability.Discard())
 	began := time.Now().UTC().Truncate(time.Millisecond)
 	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
 	l.Committed(7, at(0), at(2), 8)
@@ -68,7 +71,7 @@ func TestLogicRecord(t *testing.T) {
 // TestHandedOverAgain has a message handed over twice: it has one record, to which each push adds what connections it
 // has come to, while the rest is of the last answer.
 func TestHandedOverAgain(t *testing.T) {
-	r := NewTask(Defaults())
+	r := NewTask(Defaults(), observability.Discard())
 	begun := time.Now()
 	r.Consumed(7, begun, 1)
 	r.Bound(ref(1), of(7))
@@ -125,7 +128,7 @@ func TestHandedOverAgain(t *testing.T) {
 
 // A later life of a node is another node.
 func TestLivesAreTold(t *testing.T) {
-	r := NewTask(Defaults())
+	r := NewTask(Defaults(), observability.Discard())
 	r.Consumed(1, time.Now(), 1)
 	later := contract.NodeRef{ID: ref(1).ID, Epoch: 5000}
 	r.Answered(ref(1), of(1), nil, contract.NotFound)
@@ -137,7 +140,7 @@ func TestLivesAreTold(t *testing.T) {
 
 // TestManyNodes: those beyond the first are summed up, and none is lost in the sum.
 func TestManyNodes(t *testing.T) {
-	r := NewTask(Defaults())
+	r := NewTask(Defaults(), observability.Discard())
 	r.Consumed(1, time.Now(), 1)
 	const nodes = maxNodes + 10
 	for n := range nodes {
@@ -166,7 +169,7 @@ func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const room, all = 100, 5000
 		cfg := Config{Messages: room, Keep: time.Hour}
-		l, r := NewLogic(cfg), NewTask(cfg)
+		l, r := NewLogic(cfg, observability.Discard()), NewTask(cfg, observability.Discard())
 		began := time.Now()
 		for id := contract.MessageID(1); id <= all; id++ {
 			time.Sleep(time.Millisecond)
@@ -223,7 +226,7 @@ func TestBounds(t *testing.T) {
 
 // TestOneMessageToManyNodes: where there is room for one message, it may go everywhere.
 func TestOneMessageToManyNodes(t *testing.T) {
-	r := NewTask(Config{Messages: 1, Keep: time.Hour})
+	r := NewTask(Config{Messages: 1, Keep: time.Hour}, observability.Discard())
 	for id := contract.MessageID(1); id <= 3; id++ {
 		r.Consumed(id, time.Now(), 1)
 		for n := range 3 * maxNodes {
@@ -239,7 +242,7 @@ func TestOneMessageToManyNodes(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := Config{Messages: 100, Keep: time.Minute}
-		l, r := NewLogic(cfg), NewTask(cfg)
+		l, r := NewLogic(cfg, observability.Discard()), NewTask(cfg, observability.Discard())
 		began := time.Now()
 		if _, since := l.Find(1); !since.Equal(began) || !r.known(1).Since.Equal(began) {
 			t.Errorf("a new ring knows since %v and %v, want %v", since, r.known(1).Since, began)
@@ -278,7 +281,7 @@ func TestExpiry(t *testing.T) {
 }
 
 func TestOff(t *testing.T) {
-	l, r := NewLogic(Config{Keep: time.Hour}), NewTask(Config{Keep: time.Hour})
+	l, r := NewLogic(Config{Keep: time.Hour}, observability.Discard()), NewTask(Config{Keep: time.Hour}, observability.Discard())
 	l.Committed(1, time.Now(), time.Now(), 1)
 	l.Published(1, time.Now(), contract.PublishedAtOnce)
 	r.Consumed(1, time.Now(), 1)
@@ -302,7 +305,7 @@ func TestCodes(t *testing.T) {
 
 // TestConcurrent is for the race detector, and adds up.
 func TestConcurrent(t *testing.T) {
-	r, l := NewTask(Config{Messages: 64, Keep: time.Hour}), NewLogic(Config{Messages: 64, Keep: time.Hour})
+	r, l := NewTask(Config{Messages: 64, Keep: time.Hour}, observability.Discard()), NewLogic(Config{Messages: 64, Keep: time.Hour}, observability.Discard())
 	var running sync.WaitGroup
 	for w := range 4 {
 		running.Go(func() {
@@ -347,7 +350,7 @@ func TestSizes(t *testing.T) {
 
 // BenchmarkLogic is what a message costs logic, full and at the steady rate.
 func BenchmarkLogic(b *testing.B) {
-	l := NewLogic(Defaults())
+	l := NewLogic(Defaults(), observability.Discard())
 	now := time.Now()
 	for id := range contract.MessageID(Defaults().Messages) {
 		l.Committed(id+1, now, now, 1)
@@ -364,7 +367,7 @@ func BenchmarkLogic(b *testing.B) {
 // BenchmarkTask is what a message to one node costs task, full, in batches of fifty.
 func BenchmarkTask(b *testing.B) {
 	const batch = 50
-	r := NewTask(Defaults())
+	r := NewTask(Defaults(), observability.Discard())
 	now := time.Now()
 	node := ref(1)
 	deliveries, results := make([]contract.Delivery, batch), make([]contract.PushResult, batch)
@@ -392,4 +395,46 @@ func BenchmarkTask(b *testing.B) {
 			round()
 		}
 	}
+}
+
+// TestAge: the gauge tells how far back the oldest record goes, and what it is asked of a message says when the records
+// began.
+func TestAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		cfg := Config{Messages: 2, Keep: time.Minute}
+		logicTel, taskTel := observability.Discard(), observability.Discard()
+		logicTel.Metrics, taskTel.Metrics = prometheus.NewRegistry(), prometheus.NewRegistry()
+		l, r := NewLogic(cfg, logicTel), NewTask(cfg, taskTel)
+		want := func(when string, seconds float64) {
+			t.Helper()
+			for layer, tel := range map[string]observability.Telemetry{"logic": logicTel, "task": taskTel} {
+				families, err := tel.Metrics.(*prometheus.Registry).Gather()
+				if err != nil || len(families) != 1 || families[0].GetName() != "gochat_record_oldest_age_seconds" {
+					t.Fatalf("%s: got %v, %v", layer, families, err)
+				}
+				if got := families[0].GetMetric()[0].GetGauge().GetValue(); got != seconds {
+					t.Errorf("%s, %s: the oldest is %v s old, want %v", when, layer, got, seconds)
+				}
+			}
+		}
+		add := func(id contract.MessageID) {
+			l.Committed(id, time.Now(), time.Now(), 1)
+			r.Consumed(id, time.Now(), 1)
+		}
+		want("empty", 0)
+		add(1)
+		time.Sleep(10 * time.Second)
+		add(2)
+		want("with two", 10)
+		add(3)
+		want("with the first pushed out", 0)
+		time.Sleep(50 * time.Second)
+		want("later", 50)
+		if known := r.known(1); !known.Began.Equal(began) || !known.End.Equal(began) || !known.Since.After(began) {
+			t.Errorf("began %v, end %v, since %v; want %v, the same, and later", known.Began, known.End, known.Since, began)
+		}
+		time.Sleep(11 * time.Second)
+		want("when all are too old", 0)
+	})
 }

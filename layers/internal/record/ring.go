@@ -14,7 +14,8 @@ type ring[T any] struct {
 	slots  blocks[slot[T]]
 	oldest int32
 	newest int32
-	since  int64 // unix microseconds: all that was made from then on is here
+	began  int64 // unix microseconds
+	since  int64 // likewise: all that was made from then on is here
 	drop   func(*T)
 }
 
@@ -29,7 +30,7 @@ type slot[T any] struct {
 func newRing[T any](cfg Config, now time.Time, drop func(*T)) ring[T] {
 	return ring[T]{
 		keep: cfg.Keep, index: make(map[contract.MessageID]int32), slots: blocks[slot[T]]{max: cfg.Messages},
-		oldest: none, newest: none, since: now.UnixMicro(), drop: drop,
+		oldest: none, newest: none, began: now.UnixMicro(), since: now.UnixMicro(), drop: drop,
 	}
 }
 
@@ -72,11 +73,23 @@ func (r *ring[T]) enter(id contract.MessageID, now int64) *T {
 
 // expire forgets what is too old.
 func (r *ring[T]) expire(now int64) {
-	end := now - r.keep.Microseconds()
+	end := r.end(now)
 	for r.oldest != none && r.slots.at(r.oldest).made < end {
 		r.forgetOldest()
 	}
 	r.since = max(r.since, end)
+}
+
+// end is before when nothing is kept.
+func (r *ring[T]) end(now int64) int64 { return now - r.keep.Microseconds() }
+
+// age is that of the oldest record, in seconds; 0 if there is none.
+func (r *ring[T]) age(now int64) float64 {
+	r.expire(now)
+	if r.oldest == none {
+		return 0
+	}
+	return float64(now-r.slots.at(r.oldest).made) / 1e6
 }
 
 // forgetOldest forgets the record that was made first. There must be one.

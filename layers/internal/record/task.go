@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gochat/layers/internal/contract"
+	"gochat/observability"
 )
 
 var _ contract.Task = (*Task)(nil)
@@ -76,10 +77,11 @@ type furtherRecord struct {
 }
 
 // NewTask begins to know now.
-func NewTask(cfg Config) *Task {
+func NewTask(cfg Config, tel observability.Telemetry) *Task {
 	room := nodesEach*cfg.Messages + maxNodes
 	t := &Task{nodes: blocks[nodeRecord]{max: room}, more: blocks[furtherRecord]{max: room / maxNodes}}
 	t.ring = newRing(cfg, time.Now(), t.drop)
+	newAge(tel.Metrics, &t.mu, t.ring.age)
 	return t
 }
 
@@ -269,7 +271,8 @@ func name(number int16) contract.NodeID {
 func (t *Task) Whereabouts(_ context.Context, request *contract.WhereaboutsRequest) (*contract.TaskWhereabouts, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	known := &contract.TaskWhereabouts{Since: t.ring.covers(time.Now().UnixMicro())}
+	now := time.Now().UnixMicro()
+	known := &contract.TaskWhereabouts{Since: t.ring.covers(now), Began: moment(t.ring.began), End: moment(t.ring.end(now))}
 	r := t.ring.find(request.Message)
 	if r == nil {
 		return known, nil

@@ -14,8 +14,10 @@ const (
 	Pushing   State = "pushing"   // on its way to connect nodes, or kept for one that is late
 	Queued    State = "queued"    // published, and not with a task, or not any more
 	Outbox    State = "outbox"    // stored, and not published
-	Expired   State = "expired"   // stored, and what became of it is not on record any more
-	Unknown   State = "unknown"   // no message has the id
+	// Unrecorded is one that is young, while a task node that it may have gone to is younger, and has nothing to tell.
+	Unrecorded State = "unrecorded"
+	Expired    State = "expired" // stored, and what became of it is not on record any more
+	Unknown    State = "unknown" // no message has the id
 )
 
 // Answer is where a message is, as GET /admin/v1/messages/{id} answers it. It has no word of what the message says.

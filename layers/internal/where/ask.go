@@ -31,8 +31,10 @@ type found struct {
 	stored *contract.StoredMessage
 	away   bool // no database has answered
 
-	covered   bool // the records of every task node that has answered go back to when the message was made
-	silent    int  // that have not
+	covered   bool     // the records of every task node that has answered go back to when the message was made
+	forgotten bool     // those of one may have had it, or it is too old
+	younger   []string // the nodes whose records began after it was made, in words; the others cover it, unless forgotten
+	silent    int      // that have not
 	published bool
 }
 
@@ -128,6 +130,7 @@ func (f *found) addTasks(answers []rpc.Answer[contract.TaskWhereabouts]) {
 	if len(answers) == 0 {
 		f.missing("no task node is up: what became of the message after it was published is missing")
 		f.covered = f.published // it would be long consumed, were it not on logic's records
+		f.forgotten = !f.covered
 	}
 	for _, a := range answers {
 		if a.Err != nil {
@@ -136,8 +139,13 @@ func (f *found) addTasks(answers []rpc.Answer[contract.TaskWhereabouts]) {
 			continue
 		}
 		f.since(a.Node, a.Value.Since)
-		if a.Value.Since.IsZero() || a.Value.Since.After(f.made()) {
+		switch made := f.made(); {
+		case !a.Value.Since.IsZero() && !a.Value.Since.After(made):
+		case !a.Value.Since.IsZero() && a.Value.Began.After(made) && !a.Value.End.After(made):
 			f.covered = false
+			f.younger = append(f.younger, fmt.Sprintf("%s knows nothing from before %s", a.Node.ID, a.Value.Began.Format(time.RFC3339Nano)))
+		default:
+			f.covered, f.forgotten = false, true
 		}
 		if r := a.Value.Record; r != nil {
 			f.Task = append(f.Task, taskStep(a.Node, r))
@@ -217,6 +225,8 @@ func (f *found) conclude() {
 		if f.silent > 0 {
 			f.Says = "in the queue: published, and not consumed by a task node that answers"
 		}
+	case !f.forgotten:
+		f.State, f.Says = Unrecorded, "unrecorded: stored, published, and "+strings.Join(f.younger, ", ")
 	default:
 		f.State, f.Says = Expired, "expired: "+f.sinceWords()
 	}

@@ -6,6 +6,8 @@
 // not answer is named: an answer never passes for whole when it is not. Times are by the clocks of the nodes that
 // noted them.
 //
-// A message that is stored, but that the nodes may have forgotten, is expired. Nodes that have died took their records
-// with them; what they did to a message is then not known, although it is not too old.
+// A message that is stored, but that the nodes may have forgotten, is expired: it is older than their records are kept, or
+// a node that lived when it was made has had more messages since than it has room for. Nodes that have died took their
+// records with them. A message that is older than a task node, and not too old, is therefore unrecorded if no other task
+// node has it: it may still be in the queue, or the node's predecessor had it.
 package where

@@ -48,6 +48,11 @@ func task(n int, r *contract.TaskRecord) rpc.Answer[contract.TaskWhereabouts] {
 	return rpc.Answer[contract.TaskWhereabouts]{Node: ref("task", n), Value: &contract.TaskWhereabouts{Since: recorded, Record: r}}
 }
 
+// life is a task node that began then, has everything since, and nothing that is older than end.
+func life(n, began, since, end int) rpc.Answer[contract.TaskWhereabouts] {
+	return rpc.Answer[contract.TaskWhereabouts]{Node: ref("task", n), Value: &contract.TaskWhereabouts{Since: at(since), Began: at(began), End: at(end)}}
+}
+
 func ref(layer string, n int) contract.NodeRef {
 	return contract.NodeRef{ID: contract.NodeID(fmt.Sprint(layer, "-", n)), Epoch: 1}
 }
@@ -147,6 +152,15 @@ func TestAnswers(t *testing.T) {
 		{"a logic node that does not answer", append(theLogics{{Node: ref("logic", 9), Err: errAway}}, delivered...), theTasks{task(2, consumed(pushed(4, contract.Ends{Written: 1})))},
 			200, Delivered, "delivered: 1 written\n  logic-9 did not answer: what it knows is missing\n", ""},
 
+		{"older than a task that began a moment ago", delivered, theTasks{task(1, nil), life(2, 9000, 9000, -3_600_000)},
+			200, Unrecorded, head + "  +3 ms  published\nunrecorded: stored, published, and task-2 knows nothing from before 2026-03-01T12:00:09.123Z\n", ""},
+		{"older than two tasks, one of which has filled its room since", delivered, theTasks{life(2, 9000, 9000, -3_600_000), life(3, 7000, 9500, -3_600_000)},
+			200, Unrecorded, "and task-2 knows nothing from before 2026-03-01T12:00:09.123Z, task-3 knows nothing from before 2026-03-01T12:00:07.123Z\n", ""},
+		{"in the outbox, and older than the task", theLogics{logic(1, contract.LogicWhereabouts{Stored: inRoom(true), Record: accepted()})}, theTasks{life(2, 9000, 9000, -3_600_000)},
+			200, Outbox, "waiting in the outbox", ""},
+		{"older than the task, and too old", delivered, theTasks{life(2, 9000, 9000, 8000)}, 404, Expired, head + "  +3 ms  published\n", "expired: "},
+		{"passed by, with a task that began a moment ago", delivered, theTasks{life(1, -1000, 8000, -3_600_000), life(2, 9000, 9000, -3_600_000)},
+			404, Expired, head + "  +3 ms  published\n", "expired: "},
 		{"expired", theLogics{{Node: ref("logic", 1), Value: &contract.LogicWhereabouts{Stored: inRoom(false), Since: at(5000)}}},
 			theTasks{{Node: ref("task", 2), Value: &contract.TaskWhereabouts{Since: at(9000)}}},
 			404, Expired, "message 7 in room:1, seq 42, from alice (3)", "message 7: expired: it is stored, and what became of it is not on record any more: records go back to 2026-03-01T12:00:09.123Z"},
