@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -100,11 +101,26 @@ func getenv(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 
 // pipeline is the one way out for the spans of every layer: a bounded queue that drops when it is full, and an
 // exporter. ended − exported − failed is what waits or was dropped.
+//
+// The SDK's processor has a goroutine that each span would wake, which costs more than the span. So they gather for a
+// moment, and wake it together.
 type pipeline struct {
 	sdktrace.SpanProcessor
 	ended    prometheus.Counter
 	exporter *exporter
+
+	mu       sync.Mutex
+	gathered []sdktrace.ReadOnlySpan
+	timer    *time.Timer // set while some have gathered
+	stopped  bool
+
+	handing sync.Mutex // held while what has gathered goes to the processor; taken before mu
 }
+
+const (
+	spanGather    = 50 * time.Millisecond
+	spansGathered = 512 // so many go at once
+)
 
 func startPipeline(ctx context.Context, protocol string, log *slog.Logger, metrics prometheus.Registerer) (*pipeline, error) {
 	var client otlptrace.Client
@@ -133,25 +149,62 @@ func startPipeline(ctx context.Context, protocol string, log *slog.Logger, metri
 	if getenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") == "" {
 		opts = append(opts, sdktrace.WithMaxExportBatchSize(spanBatch))
 	}
-	return &pipeline{
+	p := &pipeline{
 		SpanProcessor: sdktrace.NewBatchSpanProcessor(e, opts...),
 		ended:         to.NewCounter(prometheus.CounterOpts{Name: "gochat_trace_spans_ended_total", Help: "Sampled spans that ended."}),
 		exporter:      e,
-	}, nil
+	}
+	p.timer = time.AfterFunc(time.Hour, p.handOver)
+	p.timer.Stop()
+	return p, nil
 }
 
-// OnEnd never blocks: the span is dropped if the queue is full.
+// OnEnd never blocks for long: the span is dropped if the queue is full.
 func (p *pipeline) OnEnd(s sdktrace.ReadOnlySpan) {
-	if s.SpanContext().IsSampled() {
-		p.ended.Inc()
+	if !s.SpanContext().IsSampled() {
+		return
 	}
-	p.SpanProcessor.OnEnd(s)
+	p.ended.Inc()
+	p.mu.Lock()
+	p.gathered = append(p.gathered, s)
+	n, stopped := len(p.gathered), p.stopped
+	if n == 1 && !stopped {
+		p.timer.Reset(spanGather)
+	}
+	p.mu.Unlock()
+	if n >= spansGathered || stopped {
+		p.handOver()
+	}
+}
+
+// handOver gives the processor what has gathered.
+func (p *pipeline) handOver() {
+	p.handing.Lock()
+	defer p.handing.Unlock()
+	p.mu.Lock()
+	gathered := p.gathered
+	p.gathered = nil
+	p.timer.Stop()
+	p.mu.Unlock()
+	for _, s := range gathered {
+		p.SpanProcessor.OnEnd(s)
+	}
+}
+
+// ForceFlush implements sdktrace.SpanProcessor.
+func (p *pipeline) ForceFlush(ctx context.Context) error {
+	p.handOver()
+	return p.SpanProcessor.ForceFlush(ctx)
 }
 
 // stop flushes, cuts off what has not been sent in time, and waits for the export goroutine.
 func (p *pipeline) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushLimit)
 	defer cancel()
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	p.handOver()
 	err := p.SpanProcessor.Shutdown(ctx)
 	p.exporter.cutNow()
 	<-p.exporter.closed // the processor's goroutine closes the exporter last
