@@ -119,9 +119,6 @@ func TestTaskOnEachQueue(t *testing.T) {
 			if got := metric(t, r, "gochat_discovery_owned", `name="deliveries"`); got != owned {
 				t.Errorf("%v partitions are owned by way of etcd, want %v", got, owned)
 			}
-			if looks := metric(t, r, "gochat_discovery_nodes", `of="task"`) > 0; looks != (owned > 0) {
-				t.Errorf("it looks for other tasks: %v", looks)
-			}
 			if ok, reasons := readiness(r.Admin); !ok {
 				t.Errorf("not ready: %v", reasons)
 			}

@@ -119,7 +119,7 @@ func TestTraceLink(t *testing.T) {
 		t.Errorf("the message links to %q, want %q", href, waterfall)
 	}
 	b.do(t, chromedp.Navigate(waterfall))
-	if got := eval[int](t, b, `document.querySelectorAll('.spans > li').length`); got != len(trace.Spans) {
+	if got := eval[int](t, b, `document.querySelectorAll('.spans > li').length`); got < len(trace.Spans) { // more may have come since
 		t.Errorf("%d rows, want %d", got, len(trace.Spans))
 	}
 	for _, c := range []struct {
