@@ -81,7 +81,7 @@ func TestMemoryAfterTheEnd(t *testing.T) {
 	n := startNode(t, obliging(), nil)
 	for name, dial := range dialers(n) {
 		t.Run(name, func(t *testing.T) {
-			grown := typically(5, func() {
+			grown := typically(7, func() {
 				conns := connected(t, n, connections, dial)
 				busy(t, n, conns)
 				for _, c := range conns {
