@@ -73,7 +73,7 @@ func (d *delivery) wrote(began, ended time.Time) {
 	}
 }
 
-// share is one bucket's part of a delivery whose trace is recorded.
+// share is one bucket's part in the fan-out of work that goes to the same receivers.
 type share struct {
 	bucket  int
 	began   time.Time

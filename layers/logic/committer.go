@@ -231,9 +231,8 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	c.traceCommit(batch, results, start, committed)
 }
 
-// traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit. results is
-// nil if that failed. It
-// is linked to those next to it in the batch.
+// traceCommit adds a span to the trace of each message that is sampled, from its acceptance to the end of the commit, with
+// links to those next to it in the batch. results is nil if the commit failed.
 func (c *committer) traceCommit(batch []*pending, results []contract.CommitResult, began, ended time.Time) {
 	var links []trace.Link // to the sampled ones
 	for _, p := range batch {

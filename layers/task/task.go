@@ -296,9 +296,9 @@ func (t *Task) bring(ctx context.Context, deliveries []delivery, e *ends) ([]del
 	if len(late) > 0 {
 		waiting := 0
 		for _, p := range late {
-			for j, of := range p.of {
+			for _, of := range p.of { // the parcel itself is its sender's
 				deliveries[of].span.is(lateNode)
-				if p.deliveries[j].Seq > 0 {
+				if deliveries[of].Seq > 0 {
 					waiting++
 				}
 			}

@@ -40,18 +40,9 @@ func NextFromServer(b []byte) (f Frame, size int, err error) {
 	case b[1]&0x80 != 0:
 		return f, 0, violation("a server's frame is masked")
 	}
-	length, start := uint64(b[1]), header
-	switch length {
-	case 126:
-		if start += 2; len(b) < start {
-			return f, start, nil
-		}
-		length = uint64(binary.BigEndian.Uint16(b[header:]))
-	case 127:
-		if start += 8; len(b) < start {
-			return f, start, nil
-		}
-		length = binary.BigEndian.Uint64(b[header:])
+	length, start := payloadLength(b)
+	if len(b) < start {
+		return f, start, nil
 	}
 	if length > MaxFrame {
 		return f, 0, ErrTooLarge

@@ -40,6 +40,24 @@ type Frame struct {
 // Control reports whether the frame is none of a message.
 func (f *Frame) Control() bool { return f.Opcode >= OpcodeClose }
 
+// payloadLength is how long the payload of the frame is that b, of two bytes at least, begins with, and where in b what follows
+// the length starts: beyond its end if the length is not there yet.
+func payloadLength(b []byte) (length uint64, start int) {
+	const header = 2
+	length, start = uint64(b[1]&0x7f), header
+	switch {
+	case length == 126:
+		if start += 2; len(b) >= start {
+			length = uint64(binary.BigEndian.Uint16(b[header:]))
+		}
+	case length == 127:
+		if start += 8; len(b) >= start {
+			length = binary.BigEndian.Uint64(b[header:])
+		}
+	}
+	return length, start
+}
+
 // NextFrame answers the frame that b begins with, its payload unmasked where it stands, and how long the frame is: more than
 // len(b) is how much must be there to go on. It fails with a *ViolationError, and with TooLarge for a payload over MaxFrame,
 // as soon as the header is there: nobody needs to hold the rest.
@@ -57,18 +75,9 @@ func NextFrame(b []byte) (f Frame, size int, err error) {
 	case b[1]&0x80 == 0:
 		return f, 0, violation("a client's frame is not masked")
 	}
-	length, start := uint64(b[1]&0x7f), header
-	switch length {
-	case 126:
-		if start += 2; len(b) < start {
-			return f, start, nil
-		}
-		length = uint64(binary.BigEndian.Uint16(b[header:]))
-	case 127:
-		if start += 8; len(b) < start {
-			return f, start, nil
-		}
-		length = binary.BigEndian.Uint64(b[header:])
+	length, start := payloadLength(b)
+	if len(b) < start {
+		return f, start, nil
 	}
 	switch {
 	case f.Control() && (!f.Final || f.Compressed || length > maxControl):
