@@ -72,8 +72,9 @@
 // # What is counted
 //
 // What became of a message on a connection is counted once, by the bucket that pushed it, as written, queued, slow or
-// gone. A direct message that was deferred, or fetched by a repair, for somebody whose last connection has left meanwhile
-// is gone; what a repair gives up is lost, for each connection that it was for. A message that was pushed before, and a
+// gone. A direct message that was deferred for somebody whose last connection has left meanwhile is gone; what a repair gives
+// up is lost, for each connection that it was for. What a repair brings before task pushes it, task brings and has counted once
+// more if its receiver is on another node by then: it was due to a connection on each. A message that was pushed before, and a
 // notice, count nowhere. Nor does one that was accepted before who is here came, and is not for them: of a direct one the
 // user is answered as absent, so that task counts it; one to a room is due to nobody here. Package task says how these counts
 // and its own make up the ledger.

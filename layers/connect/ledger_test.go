@@ -243,6 +243,28 @@ func TestGoneWhileDeferred(t *testing.T) {
 	}
 }
 
+// TestGoneWhileRepaired has a user leave while a repair waits for the bucket: what was pushed is gone, what was not is for task
+// to push, and to find its receiver.
+func TestGoneWhileRepaired(t *testing.T) {
+	logic, s := stocked(nil)
+	n := startNode(t, logic, nil)
+	conn := testclient.WebSocket(t, n.WebSocketAddr())
+	first := hello(t, n, conn, 2, 1)
+	n.pushOne(t, s.add(dm, "written"))
+	missed := s.add(dm, "missed")
+	release := n.hold(t, 2)
+	checkResult(t, "what skips ahead", n.pushOne(t, s.add(dm, "pushed")), contract.PushResult{Deferred: 1})
+	eventually(t, "the repair waits", func() bool { return len(n.bucketOf(2).jobs) == 1 })
+	conn.Close()
+	eventually(t, "the connection has left", func() bool { return !slices.Contains(n.all(), first) })
+	release()
+	eventually(t, "it is counted", func() bool { return n.metric(t, "gochat_connect_deliveries_total", "gone") > 0 })
+	checkResult(t, "what was missed", n.pushOne(t, missed), nobodyThere)
+	if got := n.metric(t, "gochat_connect_deliveries_total"); got != 2 {
+		t.Errorf("%v counted, want the one written and the one that was pushed", got)
+	}
+}
+
 // TestRepairRefused has logic refuse what is missing: the conversation goes on, and the slot is free.
 func TestRepairRefused(t *testing.T) {
 	for _, code := range []contract.Code{contract.NotFound, contract.Forbidden, contract.BadRequest} {

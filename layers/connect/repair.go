@@ -212,6 +212,7 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 			}
 			if except, pushed := h.held[d.Seq]; pushed {
 				d.except = c.excepted(except)
+				d.note(deferred)
 				delete(h.held, d.Seq)
 			} else {
 				got.missed++
@@ -230,7 +231,9 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 	}
 	c.m.repaired.Add(float64(got.missed))
 	for i := range results {
-		c.m.deliveries[gone].Add(float64(len(results[i].Absent)))
+		if results[i].Deferred > 0 { // what task has not pushed yet it finds absent itself
+			c.m.deliveries[gone].Add(float64(len(results[i].Absent)))
+		}
 	}
 	got.queued = slices.ContainsFunc(results, func(r contract.PushResult) bool { return r.Queued > 0 })
 	return got, nil
