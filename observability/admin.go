@@ -21,7 +21,7 @@ const (
 	adminBodyLimit  = 64 << 10 // bytes; net/http/pprof parses forms, whatever the method
 )
 
-// Admin answers operators for one process: /metrics, /healthz, /readyz, /debug/pprof/, /debug/config and
+// Admin answers operators for one process: /metrics, /healthz, /readyz, /debug/pprof/, /debug/config, /debug/metrics and
 // /debug/traces. It asks for no password: it belongs on loopback or a network that only operators reach.
 type Admin struct {
 	listener net.Listener
@@ -51,6 +51,7 @@ func NewAdmin(listen string, o *Observability, health *Health, config func() any
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", health.serve)
+	mux.HandleFunc("GET /debug/metrics", o.catalog.serve)
 	mux.HandleFunc("GET /debug/config", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, config()) })
 	// Without cmdline, which would show the secrets given as flags.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -78,6 +78,7 @@ func (c TraceConfig) Validate() error {
 type Observability struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
+	catalog  *catalog
 	version  string
 	sampler  sdktrace.Sampler // nil if OTEL_TRACES_SAMPLER names one, which the SDK reads itself
 	spans    *pipeline        // nil if nothing is exported
@@ -104,6 +105,7 @@ func Setup(ctx context.Context, cfg Config, w io.Writer) (*Observability, error)
 	o := &Observability{
 		log:      slog.New(traceHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})}),
 		registry: prometheus.NewRegistry(),
+		catalog:  &catalog{metrics: make(map[string]Metric)},
 		disabled: env.disabled,
 	}
 	if !env.sampler {
@@ -114,7 +116,7 @@ func Setup(ctx context.Context, cfg Config, w io.Writer) (*Observability, error)
 	}
 	o.version = o.registerProcess()
 	if env.endpoint {
-		if o.spans, err = startPipeline(ctx, env.protocol, o.log, o.registry); err != nil {
+		if o.spans, err = startPipeline(ctx, env.protocol, o.log, o.registerer("")); err != nil {
 			return nil, fmt.Errorf("trace: %w", err)
 		}
 	}
@@ -132,11 +134,11 @@ func (o *Observability) registerProcess() string {
 			}
 		}
 	}
-	o.registry.MustRegister(
+	o.registerer("").MustRegister(
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	promauto.With(o.registry).NewGauge(prometheus.GaugeOpts{
+	promauto.With(o.registerer("")).NewGauge(prometheus.GaugeOpts{
 		Name:        "gochat_build_info",
 		Help:        "1, labelled with what was built.",
 		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": toolchain},
@@ -162,7 +164,7 @@ func (o *Observability) Layer(layer, instance string) (Telemetry, error) {
 	}
 	return Telemetry{
 		Log:     o.log.With("layer", layer, "instance", instance),
-		Metrics: prometheus.WrapRegistererWith(prometheus.Labels{"layer": layer}, o.registry),
+		Metrics: o.registerer(layer),
 		Traces:  traces,
 	}, nil
 }

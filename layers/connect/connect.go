@@ -94,6 +94,7 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
 	}
+	c.m.limit.Set(float64(cfg.MaxConns))
 	c.buffers.New = func() any { b := make([]byte, readBuffer); return &b }
 	for i := range c.channels {
 		c.channels[i] = make(map[uint64]*channel)

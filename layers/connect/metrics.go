@@ -7,11 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"gochat/layers/connect/wire"
+	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
 
 type metrics struct {
 	connections [deflated + 1]prometheus.Gauge // by transport
+	limit       prometheus.Gauge
 	turnedAway  prometheus.Counter
 	compressed  prometheus.Counter
 	ops         map[wire.Op]opMetrics // of those that clients send
@@ -66,6 +68,8 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	connections := with.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "gochat_connections", Help: "Open client connections, by transport."}, []string{"transport"})
 	m := &metrics{
+		limit: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_connections_limit", Help: "Client connections that this node takes at most."}),
 		turnedAway: with.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_connections_turned_away_total", Help: "Connections refused since the node was full or going away."}),
 		compressed: with.NewCounter(prometheus.CounterOpts{
@@ -120,6 +124,10 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 	m.buckets = newBucketMetrics(with, buckets)
 	for b := range m.buckets {
 		m.buckets[b].deliveries, m.buckets[b].fanOut = m.deliveries, m.fanOut
+	}
+	for _, code := range contract.Codes() { // series from the start, so that the first is an increase
+		m.errors.WithLabelValues(string(code))
+		m.closes.WithLabelValues(string(code))
 	}
 	for t := range m.connections {
 		m.connections[t] = connections.WithLabelValues(transport(t).String())

@@ -39,6 +39,7 @@ type Store interface {
 	MarkRead(ctx context.Context, user contract.UserID, c contract.Conversation, seq int64) (int64, error)
 	Inbox(ctx context.Context, user contract.UserID, limit int) ([]contract.InboxEntry, error)
 	OutboxEnd(ctx context.Context) (contract.OutboxPosition, error)
+	OutboxSize(ctx context.Context) (count int64, oldest time.Time, err error)
 	Outbox(ctx context.Context, after, end contract.OutboxPosition, limit int) ([]contract.OutboxRow, error)
 	Stored(ctx context.Context, id contract.MessageID) (contract.StoredMessage, error)
 	DeleteOutbox(ctx context.Context, rows []contract.OutboxPosition) error

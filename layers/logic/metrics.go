@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
 
@@ -14,6 +15,8 @@ type metrics struct {
 	published     prometheus.Counter
 	left          prometheus.Counter
 	swept         prometheus.Counter
+	waiting       prometheus.Gauge
+	oldest        prometheus.Gauge
 	batch         prometheus.Histogram
 	commitSeconds prometheus.Histogram
 	stage         prometheus.Histogram
@@ -25,7 +28,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return with.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	return &metrics{
+	m := &metrics{
 		accepted:   counter("gochat_messages_accepted_total", "Messages stored and acknowledged."),
 		duplicates: counter("gochat_messages_duplicate_total", "Sends answered with the receipt of an earlier one with the same clientId."),
 		refused: with.NewCounterVec(prometheus.CounterOpts{
@@ -33,6 +36,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		published: counter("gochat_messages_published_total", "Messages handed to the queue; one that is published again counts again."),
 		left:      counter("gochat_outbox_left_total", "Messages left in the outbox since the queue did not take them when they were committed."),
 		swept:     counter("gochat_outbox_swept_total", "Messages published from the outbox."),
+		waiting: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_outbox_messages", Help: "Messages in the outbox, reported by the node that sweeps it."}),
+		oldest: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_outbox_oldest_age_seconds", Help: "Age of the oldest message in the outbox, reported by the node that sweeps it; 0 if there is none."}),
 		batch: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_commit_batch_messages", Help: "Messages in one commit.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}}),
@@ -40,4 +47,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		stage:         observability.NewStage(reg, observability.StageCommit),
 		announcements: counter("gochat_presence_announcements_total", "Frames that told a room who is online."),
 	}
+	for _, code := range contract.Codes() { // series from the start, so that the first is an increase
+		m.refused.WithLabelValues(string(code))
+	}
+	return m
 }

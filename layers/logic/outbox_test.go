@@ -10,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"gochat/layers/internal/contract"
 	"gochat/observability"
 )
@@ -231,4 +234,38 @@ func TestSweeper(t *testing.T) {
 	if next["room:1"] != 301 || next["room:3"] != 1201 {
 		t.Errorf("published up to %v", next)
 	}
+}
+
+// TestOutboxIsMeasured has something wait in the outbox, which the one who sweeps it says, until it sweeps no more.
+func TestOutboxIsMeasured(t *testing.T) {
+	h := newHouse(t)
+	m := newMetrics(observability.Discard().Metrics)
+	p := newPublisher(h.store, entranceOf(h.queue), m, observability.Discard().Log)
+	value := func(g prometheus.Gauge) float64 {
+		var now dto.Metric
+		if err := g.Write(&now); err != nil {
+			t.Fatal(err)
+		}
+		return now.GetGauge().GetValue()
+	}
+	check := func(when string, waiting, least, most float64) {
+		t.Helper()
+		if n, age := value(m.waiting), value(m.oldest); n != waiting || age < least || age > most {
+			t.Errorf("%s: %v wait, the oldest for %v s; want %v, for %v to %v s", when, n, age, waiting, least, most)
+		}
+	}
+	p.measure(t.Context())
+	check("empty", 0, 0, 0)
+	leave(t, h, "room:1", 3, time.Now().Add(-time.Minute))
+	leave(t, h, "room:2", 2, time.Now().Add(time.Minute)) // by a clock that is ahead
+	p.measure(t.Context())
+	check("left behind", 5, 60, 90)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.measure(gone)
+	check("not known", 5, 60, 90)
+	if err := p.sweep(gone); err != nil {
+		t.Error(err)
+	}
+	check("another sweeps", 0, 0, 0)
 }

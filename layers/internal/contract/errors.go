@@ -26,6 +26,12 @@ const (
 	Internal        Code = "internal"
 )
 
+// Codes are all of them.
+func Codes() []Code {
+	return []Code{BadRequest, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, RateLimited, Unavailable, SessionEnded, Replaced,
+		SlowConsumer, Internal}
+}
+
 // Error is an error that a client may see: a code word and a sentence. Whatever else is known of the failure
 // stays in the log of the process where it happened.
 type Error struct {
