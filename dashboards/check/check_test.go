@@ -1,0 +1,242 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// board is a dashboard without a fault; panel and target are put into it.
+const (
+	board = `{"uid": "UID", "title": "TITLE", "description": "d", "tags": ["gochat"], "refresh": "30s", "timezone": "browser", "schemaVersion": 42,
+		"time": {"from": "now-1h", "to": "now"}, "graphTooltip": 1, "annotations": {}, "editable": true,
+		"templating": {"list": [
+			{"type": "datasource", "name": "datasource", "label": "l", "description": "d", "skipUrlSync": false, "query": "prometheus"},
+			{"type": "query", "name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "$datasource"},
+				"query": {"query": "label_values(gochat_build_info, job)"}},
+			{"type": "query", "name": "instance", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "$datasource"},
+				"query": {"query": "label_values(gochat_build_info{job=~\"$job\"}, instance)"}}]},
+		"links": [
+			{"title": "all", "type": "dashboards", "icon": "", "tooltip": "", "tags": ["gochat"], "asDropdown": true, "targetBlank": false, "includeVars": true, "keepTime": true},
+			{"title": "next", "type": "link", "icon": "", "tooltip": "", "url": "/d/other?var=${job}", "tags": [], "asDropdown": false, "targetBlank": false, "includeVars": true, "keepTime": true}],
+		"panels": [
+			{"type": "row", "id": 1, "title": "Is it well", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 0, "w": 24, "h": 1}},
+			{"type": "timeseries", "id": 2, "title": "Frames", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
+				"gridPos": {"x": 0, "y": 1, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "s"}, "overrides": []},
+				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "{{op}}", "exemplar": true,
+					"expr": "histogram_quantile(0.99, sum by (le, op) (rate(gochat_frame_seconds_bucket{job=~\"$job\",instance=~\"$instance\"}[$__rate_interval])))"}]},
+			{"type": "stat", "id": 3, "title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
+				"gridPos": {"x": 12, "y": 1, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "short",
+					"thresholds": {"mode": "absolute", "steps": [{"value": null, "color": "green"}]}}, "overrides": []},
+				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "x",
+					"expr": "sum(increase(gochat_closes_total{job=~\"$job\",instance=~\"$instance\"}[$__range])) / sum(gochat_connections{job=~\"$job\",instance=~\"$instance\"})"}]},
+			{"type": "row", "id": 4, "title": "Where on the path", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 9, "w": 24, "h": 1}},
+			{"type": "row", "id": 5, "title": "Which resource", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 10, "w": 24, "h": 1}},
+			{"type": "row", "id": 6, "title": "The runtime", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 11, "w": 24, "h": 1}}]}`
+
+	rules = `groups:
+  - name: recorded
+    rules:
+      - record: job:gochat_closes:rate5m
+        expr: sum by (job, code) (rate(gochat_closes_total[5m]))
+  - name: alerts
+    rules:
+      - alert: GochatCloses
+        expr: job:gochat_closes:rate5m > 1
+        for: 1m
+        labels: {severity: page}
+        annotations:
+          summary: Connections are closed
+          description: "{{ $labels.job }} closes {{ $value | humanize }} a second for {{ $labels.code }}."
+          dashboard: /d/one
+          runbook: dashboards/RUNBOOK.md#gochatcloses
+      - alert: GochatDown
+        expr: up == 0
+        labels: {severity: ticket}
+        annotations:
+          summary: A process is down
+          description: "{{ $labels.instance }} is not scraped."
+          dashboard: /d/other
+          runbook: dashboards/RUNBOOK.md#gochatdown
+`
+	tests = "alertname: GochatCloses\nalertname: GochatDown\n"
+	book  = `# Runbook
+
+## GochatCloses
+
+**Meaning** a
+**First look** b
+**Likely causes** c
+**What to do** d
+
+## GochatDown
+
+**Meaning** a
+**First look** b
+**Likely causes** c
+**What to do** d
+`
+	metrics = `[
+		{"name": "gochat_build_info", "type": "gauge", "labels": ["version"]},
+		{"name": "gochat_connections", "type": "gauge", "labels": ["layer", "transport"]},
+		{"name": "gochat_closes_total", "type": "counter", "labels": ["code", "layer"]},
+		{"name": "gochat_frame_seconds", "type": "histogram", "labels": ["layer", "op"]}
+	]`
+)
+
+func good() map[string]string {
+	one := strings.NewReplacer("UID", "one", "TITLE", "One").Replace(board)
+	other := strings.NewReplacer("UID", "other", "TITLE", "Other", "/d/other", "/d/one").Replace(board)
+	return map[string]string{"one.json": one, "other.json": other, "rules/rules.yml": rules, "rules/tests/rules.yml": tests, "RUNBOOK.md": book}
+}
+
+func check(t *testing.T, files map[string]string) []string {
+	t.Helper()
+	all := make(fstest.MapFS)
+	for name, content := range files {
+		all[name] = &fstest.MapFile{Data: []byte(content)}
+	}
+	var list []metric
+	if err := json.Unmarshal([]byte(metrics), &list); err != nil {
+		t.Fatal(err)
+	}
+	known := make(catalog)
+	for _, m := range list {
+		known[m.Name] = m
+	}
+	found, err := faults(all, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestGood has the example without a fault, so that the faults below are those that were planted.
+func TestGood(t *testing.T) {
+	if found := check(t, good()); len(found) > 0 {
+		t.Errorf("found %s", strings.Join(found, "\n"))
+	}
+}
+
+// TestPlanted plants one fault after another: each is found, and said where it is.
+func TestPlanted(t *testing.T) {
+	const selected = `{job=~\"$job\",instance=~\"$instance\"}`
+	quantile := "histogram_quantile(0.99, sum by (le, op) (rate(gochat_frame_seconds_bucket" + selected + "[$__rate_interval])))"
+	for _, c := range []struct {
+		name, file, old, new, want string
+	}{
+		// expressions
+		{"does not parse", "one.json", "sum(increase(", "sum(increase((", `one.json: "Closes": does not parse`},
+		{"no such metric", "one.json", "gochat_connections" + selected, "gochat_conections" + selected, "gochat_conections is no metric of the program"},
+		{"part of what is no histogram", "one.json", "gochat_connections" + selected, "gochat_connections_sum" + selected, "gochat_connections_sum is no metric"},
+		{"histogram itself", "one.json", "gochat_frame_seconds_bucket", "gochat_frame_seconds", "gochat_frame_seconds is no metric"},
+		{"counter as it is", "one.json", "sum(increase(gochat_closes_total" + selected + "[$__range]))", "sum(gochat_closes_total" + selected + ")", "gochat_closes_total is a counter, outside of rate"},
+		{"count as it is", "one.json", "sum(gochat_connections" + selected + ")", "sum(gochat_frame_seconds_count" + selected + ")", "gochat_frame_seconds_count is a counter, outside of rate"},
+		{"counter's maximum", "one.json", "sum(increase(gochat_closes_total" + selected + "[$__range]))", "max_over_time(gochat_closes_total" + selected + "[$__rate_interval])", "is a counter, outside of rate"},
+		{"rate of a gauge", "one.json", "sum(gochat_connections" + selected + ")", "sum(rate(gochat_connections" + selected + "[$__rate_interval]))", "gochat_connections is a gauge, in rate"},
+		{"no job", "one.json", "gochat_connections" + selected, `gochat_connections{instance=~\"$instance\"}`, `gochat_connections is not selected by job=~"$job"`},
+		{"no instance", "one.json", "gochat_connections" + selected, `gochat_connections{job=~\"$job\"}`, `gochat_connections is not selected by instance`},
+		{"job itself", "one.json", "gochat_connections" + selected, `gochat_connections{job=\"$job\",instance=~\"$instance\"}`, `is not selected by job`},
+		{"own interval", "one.json", "[$__rate_interval]", "[5m]", "is over 5m0s, not over $__rate_interval"},
+		{"rate over the range", "one.json", "[$__rate_interval]", "[$__range]", "not over $__rate_interval"},
+		{"no such label", "one.json", "gochat_connections" + selected, `gochat_connections{job=~\"$job\",instance=~\"$instance\",bucket=\"1\"}`, `gochat_connections has no label "bucket"`},
+		{"grouped by no label", "one.json", "sum by (le, op)", "sum by (le, op, room)", `grouped by "room"`},
+		{"legend of no label", "one.json", "{{op}}", "{{room}}", `the legend names "room"`},
+		{"legend of a label that is summed up", "one.json", "{{op}}", "{{layer}}", `the legend names "layer"`},
+		{"quantile of no buckets", "one.json", "sum by (le, op)", "sum by (op)", "a quantile of what has no buckets"},
+		{"no metric at all", "one.json", quantile, "vector(1)", "asks for no metric"},
+		{"nothing asked", "one.json", `"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "x",`, `"targets": [], "x": [{`, "asks for nothing"},
+		{"no exemplars", "one.json", `"exemplar": true`, `"exemplar": false`, "shows no exemplars"},
+		// panels
+		{"no title", "one.json", `"title": "Closes"`, `"title": ""`, `one.json: "": has no title`},
+		{"no description", "one.json", `"title": "Closes", "description": "d"`, `"title": "Closes", "description": ""`, `"Closes": has no description`},
+		{"no unit", "one.json", `"unit": "short"`, `"unit": ""`, `"Closes": has no unit`},
+		{"no thresholds", "one.json", `[{"value": null, "color": "green"}]`, `[]`, `"Closes": has no thresholds`},
+		{"another datasource", "one.json", `"title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"}`, `"title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "mine"}`, `"Closes": does not ask $datasource`},
+		{"two of one id", "one.json", `"id": 3`, `"id": 2`, `has the id 2`},
+		{"one on the other", "one.json", `"gridPos": {"x": 12, "y": 1,`, `"gridPos": {"x": 11, "y": 1,`, `"Closes" lies on "Frames"`},
+		{"beyond the edge", "one.json", `"gridPos": {"x": 12, "y": 1,`, `"gridPos": {"x": 13, "y": 1,`, `"Closes" does not fit`},
+		{"rows in disorder", "one.json", `"title": "The runtime"`, `"title": "Is it well"`, `the row "Is it well" is not where it should be`},
+		{"another row", "one.json", `"title": "The runtime"`, `"title": "Other"`, `the row "Other" is not where it should be`},
+		{"field that Grafana does not have", "one.json", `"title": "Closes"`, `"tittle": "Closes", "title": "Closes"`, `is not as Grafana has it`},
+		// dashboards
+		{"two of one uid", "one.json", `"uid": "one"`, `"uid": "other"`, `has the uid "other" of`},
+		{"two of one title", "one.json", `"title": "One"`, `"title": "Other"`, `has the title of`},
+		{"no description of it all", "one.json", `"title": "One", "description": "d"`, `"title": "One", "description": ""`, `one.json: has no description`},
+		{"other times", "other.json", `now-1h`, `now-6h`, `time is not as in one.json`},
+		{"other tags", "other.json", `"tags": ["gochat"], "refresh"`, `"tags": ["x"], "refresh"`, `tags is not as in one.json`},
+		{"no variable", "one.json", `"name": "instance"`, `"name": "node"`, `has no variable instance`},
+		{"variable of no metric", "one.json", `label_values(gochat_build_info, job)`, `label_values(gochat_info, job)`, `variable job: gochat_info is no metric`},
+		{"variable of another source", "one.json", `"name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "$datasource"}`, `"name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "mine"}`, `variable job: does not ask $datasource`},
+		{"link to what is not there", "one.json", `/d/other?`, `/d/another?`, `which is not there`},
+		{"link that leads nowhere", "one.json", `"url": "/d/other?var=${job}"`, `"url": "other"`, `leads nowhere`},
+		{"link with another variable", "one.json", `${job}`, `${rom}`, `has the variable "rom"`},
+		// rules
+		{"unknown field", "rules/rules.yml", "for: 1m", "four: 1m", "four"},
+		{"rule that does not parse", "rules/rules.yml", "up == 0", "up === 0", "rules/rules.yml"},
+		{"rule of no metric", "rules/rules.yml", "rate(gochat_closes_total[5m])", "rate(gochat_close_total[5m])", "gochat_close_total is no metric"},
+		{"alert of what nobody records", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", "expr: job:gochat_closes:rate1m > 1", "job:gochat_closes:rate1m is no metric"},
+		{"counter in a rule", "rules/rules.yml", "rate(gochat_closes_total[5m])", "gochat_closes_total", "is a counter, outside of rate"},
+		{"no severity", "rules/rules.yml", "severity: page", "severity: urgent", `severity "urgent"`},
+		{"no summary", "rules/rules.yml", "summary: Connections are closed", "title: Connections are closed", "has no summary"},
+		{"no runbook", "rules/rules.yml", "runbook: dashboards/RUNBOOK.md#gochatcloses", "book: x", "has no runbook"},
+		{"another place in the runbook", "rules/rules.yml", "RUNBOOK.md#gochatcloses", "RUNBOOK.md#gochatclosed", "is not there"},
+		{"another dashboard", "rules/rules.yml", "dashboard: /d/one", "dashboard: /d/two", `its dashboard "/d/two" is not there`},
+		{"label that the alert does not have", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", "expr: sum by (job) (rate(gochat_closes_total[5m])) > 1", `names the label "code"`},
+		{"template that does not parse", "rules/rules.yml", "{{ $value | humanize }}", "{{ $value | humanise }}", "humanise"},
+		{"no test", "rules/tests/rules.yml", "alertname: GochatDown", "", "GochatDown: has no test"},
+		{"section of no alert", "RUNBOOK.md", "# Runbook\n", "# Runbook\n\n## GochatUp\n", `"GochatUp" is no alert`},
+		{"section without its parts", "RUNBOOK.md", "**Likely causes** c\n", "", "**Likely causes** is not there"},
+		{"section in disorder", "RUNBOOK.md", "**Meaning** a\n**First look** b\n", "**First look** b\n**Meaning** a\n", "not in its place"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := maps.Clone(good())
+			if !strings.Contains(files[c.file], c.old) {
+				t.Fatalf("there is no %s to put the fault in", c.old)
+			}
+			files[c.file] = strings.Replace(files[c.file], c.old, c.new, 1)
+			found := check(t, files)
+			if !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, c.want) }) {
+				t.Errorf("found %q, want %q", found, c.want)
+			}
+		})
+	}
+}
+
+// TestNothingThere has files be missing: what finds nothing to check must not pass.
+func TestNothingThere(t *testing.T) {
+	for _, missing := range []string{"*.json", "rules/rules.yml", "RUNBOOK.md"} {
+		t.Run(missing, func(t *testing.T) {
+			files := make(fstest.MapFS)
+			for name, content := range good() {
+				if name != missing && !(missing == "*.json" && strings.HasSuffix(name, ".json")) {
+					files[name] = &fstest.MapFile{Data: []byte(content)}
+				}
+			}
+			if _, err := faults(files, catalog{}); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+	empty := t.TempDir() + "/metrics.json"
+	if err := os.WriteFile(empty, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{empty, empty + ".no", "http://127.0.0.1:1/debug/metrics"} {
+		if _, err := load(from); err == nil {
+			t.Errorf("%s: no error", from)
+		}
+	}
+}
+
+// TestAnchors has headings lead where links to them go.
+func TestAnchors(t *testing.T) {
+	got := anchors("# One Two\ntext\n## GochatDown\n")
+	if !slices.Equal(got, []string{"one-two", "gochatdown"}) {
+		t.Errorf("got %q", got)
+	}
+}

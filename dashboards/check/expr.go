@@ -1,0 +1,258 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// metric is what gochat's admin server says of one.
+type metric struct {
+	Name, Type string
+	Labels     []string
+}
+
+type catalog map[string]metric
+
+// others are metrics that gochat does not register and rules may ask for, with who has them.
+func others() catalog {
+	return catalog{
+		"up":                             {"up", "gauge", nil},            // Prometheus itself
+		"probe_success":                  {"probe_success", "gauge", nil}, // the blackbox exporter
+		"probe_ssl_earliest_cert_expiry": {"probe_ssl_earliest_cert_expiry", "gauge", nil},
+	}
+}
+
+// series is one kind of series of a metric.
+type series struct {
+	metric
+	part string // bucket, sum or count of a histogram, else ""
+}
+
+// find answers what the name is a series of.
+func (k catalog) find(name string) (series, bool) {
+	if m, has := k[name]; has && m.Type != "histogram" {
+		return series{m, ""}, true
+	}
+	for _, part := range []string{"bucket", "sum", "count"} {
+		m, has := k[strings.TrimSuffix(name, "_"+part)]
+		if has && strings.HasSuffix(name, "_"+part) && (m.Type == "histogram" || m.Type == "summary" && part != "bucket") {
+			return series{m, part}, true
+		}
+	}
+	return series{}, false
+}
+
+func (s series) isCounter() bool { return s.Type == "counter" || s.part != "" }
+
+// Of a scrape each series has these too.
+var scraped = []string{"job", "instance"}
+
+// expression is what is to be checked, and by which rules.
+type expression struct {
+	where, text string
+	selectors   map[string]string // matchers that each selector has to have; nil for rules
+}
+
+// The parser knows no variables of Grafana: durations stand for them that nobody else writes.
+var intervals = map[string]time.Duration{"$__rate_interval": 7919 * time.Millisecond, "$__range": 7907 * time.Millisecond}
+
+// checkExpr parses the expression, and reports the labels of its result, nil if they are not known.
+func (c *checker) checkExpr(e expression) (result []string) {
+	text := e.text
+	for name, stands := range intervals {
+		text = strings.ReplaceAll(text, name, fmt.Sprintf("%dms", stands.Milliseconds()))
+	}
+	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+	if err != nil {
+		c.fault(e.where, "does not parse: %v", err)
+		return nil
+	}
+	asked := 0
+	parser.Inspect(parsed, func(node parser.Node, path []parser.Node) error {
+		switch n := node.(type) {
+		case *parser.VectorSelector:
+			asked++
+			c.selector(e, n, path)
+		case *parser.MatrixSelector:
+			c.interval(e, n, path)
+		case *parser.AggregateExpr:
+			c.grouping(e, n)
+		case *parser.Call:
+			c.quantile(e, n)
+		}
+		return nil
+	})
+	if asked == 0 {
+		c.fault(e.where, "asks for no metric")
+	}
+	return c.labelsOf(parsed)
+}
+
+func (c *checker) find(name string) (series, bool) {
+	if s, has := c.known.find(name); has {
+		return s, true
+	}
+	return others().find(name)
+}
+
+// selector checks one metric's name, its labels, and that what only grows is looked at by how fast.
+func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser.Node) {
+	for name, want := range e.selectors {
+		if !slices.ContainsFunc(n.LabelMatchers, func(m *labels.Matcher) bool {
+			return m.Name == name && m.Type == labels.MatchRegexp && m.Value == want
+		}) {
+			c.fault(e.where, "%s is not selected by %s=~%q", n.Name, name, want)
+		}
+	}
+	if c.recorded[n.Name] {
+		return
+	}
+	s, has := c.find(n.Name)
+	if !has {
+		c.fault(e.where, "%s is no metric of the program", n.Name)
+		return
+	}
+	for _, m := range n.LabelMatchers {
+		if m.Name != labels.MetricName && !s.has(m.Name) {
+			c.fault(e.where, "%s has no label %q", n.Name, m.Name)
+		}
+	}
+	function := ""
+	for _, above := range slices.Backward(path) {
+		switch a := above.(type) {
+		case *parser.Call:
+			function = a.Func.Name
+		case *parser.MatrixSelector, *parser.SubqueryExpr, *parser.ParenExpr, *parser.StepInvariantExpr, parser.Expressions:
+			continue
+		}
+		break
+	}
+	rates := slices.Contains([]string{"rate", "irate", "increase"}, function)
+	switch {
+	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent"):
+		c.fault(e.where, "%s is a counter, outside of rate and increase", n.Name)
+	case !s.isCounter() && rates:
+		c.fault(e.where, "%s is a %s, in %s", n.Name, s.Type, function)
+	}
+}
+
+func (s series) has(label string) bool {
+	return slices.Contains(s.Labels, label) || slices.Contains(scraped, label) || s.part == "bucket" && label == labels.BucketLabel
+}
+
+// interval checks that dashboards take rates over the interval that Grafana has for it.
+func (c *checker) interval(e expression, n *parser.MatrixSelector, path []parser.Node) {
+	if e.selectors == nil {
+		return
+	}
+	want := []time.Duration{intervals["$__rate_interval"]}
+	for _, above := range slices.Backward(path) {
+		if call, is := above.(*parser.Call); is && call.Func.Name == "increase" {
+			want = append(want, intervals["$__range"])
+		}
+	}
+	if !slices.Contains(want, n.Range) {
+		c.fault(e.where, "%s is over %v, not over $__rate_interval", n.VectorSelector, n.Range)
+	}
+}
+
+// grouping checks that what is told apart by is there.
+func (c *checker) grouping(e expression, n *parser.AggregateExpr) {
+	inner := c.labelsOf(n.Expr)
+	if n.Without || inner == nil {
+		return
+	}
+	for _, label := range n.Grouping {
+		if !slices.Contains(inner, label) {
+			c.fault(e.where, "grouped by %q, which %s does not have", label, n.Expr)
+		}
+	}
+}
+
+// quantile checks that what a quantile is taken of is buckets.
+func (c *checker) quantile(e expression, n *parser.Call) {
+	if n.Func.Name != "histogram_quantile" {
+		return
+	}
+	if inner := c.labelsOf(n.Args[1]); inner != nil && !slices.Contains(inner, labels.BucketLabel) {
+		c.fault(e.where, "a quantile of what has no buckets: %s", n.Args[1])
+	}
+}
+
+// labelsOf are the labels that the result may have, nil if that is not known.
+func (c *checker) labelsOf(n parser.Node) []string {
+	switch n := n.(type) {
+	case *parser.VectorSelector:
+		if s, has := c.find(n.Name); has && !c.recorded[n.Name] {
+			all := slices.Concat(s.Labels, scraped)
+			if s.part == "bucket" {
+				all = append(all, labels.BucketLabel)
+			}
+			return all
+		}
+		return nil
+	case *parser.MatrixSelector:
+		return c.labelsOf(n.VectorSelector)
+	case *parser.SubqueryExpr:
+		return c.labelsOf(n.Expr)
+	case *parser.ParenExpr:
+		return c.labelsOf(n.Expr)
+	case *parser.UnaryExpr:
+		return c.labelsOf(n.Expr)
+	case *parser.AggregateExpr:
+		inner := c.labelsOf(n.Expr)
+		switch {
+		case n.Op == parser.TOPK || n.Op == parser.BOTTOMK:
+			return inner
+		case n.Without && inner == nil:
+			return nil
+		case n.Without:
+			return slices.DeleteFunc(slices.Clone(inner), func(l string) bool { return slices.Contains(n.Grouping, l) })
+		}
+		return append([]string{}, n.Grouping...)
+	case *parser.Call:
+		for _, arg := range slices.Backward(n.Args) { // what is not a parameter comes last, but for label_replace
+			if arg.Type() == parser.ValueTypeMatrix || arg.Type() == parser.ValueTypeVector {
+				inner := c.labelsOf(arg)
+				if n.Func.Name == "histogram_quantile" {
+					inner = slices.DeleteFunc(slices.Clone(inner), func(l string) bool { return l == labels.BucketLabel })
+				}
+				return inner
+			}
+		}
+		return []string{}
+	case *parser.BinaryExpr:
+		left := c.labelsOf(n.LHS)
+		if n.LHS.Type() == parser.ValueTypeScalar {
+			return c.labelsOf(n.RHS)
+		}
+		if n.Op == parser.LOR && left != nil {
+			if right := c.labelsOf(n.RHS); right != nil {
+				left = append(slices.Clone(left), right...)
+			}
+		}
+		return left
+	}
+	return []string{}
+}
+
+var inLegend = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
+
+// legend checks that what a legend names is in the result.
+func (c *checker) legend(where, legend string, result []string) {
+	for _, named := range inLegend.FindAllStringSubmatch(legend, -1) {
+		if result != nil && !slices.Contains(result, named[1]) {
+			c.fault(where, "the legend names %q, which the result does not have", named[1])
+		}
+	}
+}
+
+// sorted are a map's keys in order.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/common"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/heatmap"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/grafana/grafana-foundation-sdk/go/stat"
+	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
+)
+
+// board is one dashboard.
+type board struct {
+	file, uid, title, help string
+	rows                   []row
+}
+
+// The rows of every dashboard, in the order in which people read.
+const (
+	isItWell      = "Is it well"
+	whereOnPath   = "Where on the path"
+	whichResource = "Which resource"
+	theRuntime    = "The runtime"
+)
+
+type row struct {
+	title  string
+	panels []panel
+}
+
+type kind int
+
+const (
+	lines   kind = iota // over time
+	number              // one, with its last hour behind it
+	heat                // of a histogram's buckets
+	ranking             // bars, the longest first
+)
+
+// panel shows what queries answer. Widths are of 24, heights are the kind's.
+type panel struct {
+	kind        kind
+	title, help string
+	unit        string // Grafana's id of it
+	width       uint32
+	queries     []query
+	good        []step // thresholds of a number, from the lowest on
+	stacked     bool
+	exemplars   bool              // traces of the latencies shown
+	words       map[string]string // of a number's values
+	none        string            // shown where there is no value
+}
+
+// query is PromQL. In it {@ stands for the selectors by job and instance, and [@] for the interval of rates.
+type query struct{ expr, legend string }
+
+// step is a colour from a value on.
+type step struct {
+	from  float64
+	color string
+}
+
+const (
+	good = "green"
+	warn = "orange"
+	bad  = "red"
+)
+
+// lowIsGood are thresholds of what should be small.
+func lowIsGood(warnFrom, badFrom float64) []step {
+	return []step{{0, good}, {warnFrom, warn}, {badFrom, bad}}
+}
+
+// highIsGood are thresholds of what should be large.
+func highIsGood(warnBelow, goodFrom float64) []step {
+	return []step{{0, bad}, {warnBelow, warn}, {goodFrom, good}}
+}
+
+// neutral is of what is neither.
+func neutral() []step { return []step{{0, "blue"}} }
+
+// quantiles are the queries for some of a histogram's quantiles, with further labels to tell apart by.
+func quantiles(metric, by string, of ...string) []query {
+	var all []query
+	for _, q := range of {
+		legend := "p" + (strings.TrimPrefix(q, "0.") + "0")[:2]
+		grouping := "le"
+		for label := range strings.SplitSeq(by, ",") {
+			if label != "" {
+				grouping += ", " + label
+				legend = "{{" + label + "}} " + legend
+			}
+		}
+		all = append(all, query{fmt.Sprintf("histogram_quantile(%s, sum by (%s) (rate(%s[@])))", q, grouping, metric), legend})
+	}
+	return all
+}
+
+func expand(expr string) string {
+	return strings.NewReplacer("{@", `{job=~"$job",instance=~"$instance"`, "[@]", "[$__rate_interval]").Replace(expr)
+}
+
+// build makes the dashboard, with a link to the next.
+func (b board) build(next board) (dashboard.Dashboard, error) {
+	to := dashboard.NewDashboardBuilder("gochat: "+b.title). // the newer model is for Grafana 12 and later
+									Uid(b.uid).Description(b.help).Tags([]string{"gochat"}).
+									Refresh("30s").Time("now-1h", "now").Timezone("browser").
+									Tooltip(dashboard.DashboardCursorSyncCrosshair).
+									Links(links(next))
+	for _, v := range variables() {
+		to = to.WithVariable(v)
+	}
+	id := uint32(0)
+	for _, r := range b.rows {
+		id++
+		to = to.WithRow(dashboard.NewRowBuilder(r.title).Id(id))
+		for _, p := range r.panels {
+			id++
+			to = to.WithPanel(p.builder(id))
+		}
+	}
+	return to.Build()
+}
+
+func variables() []cog.Builder[dashboard.VariableModel] {
+	fromPrometheus := common.DataSourceRef{Type: new("prometheus"), Uid: new("$datasource")}
+	query := func(name, label, help, of string) cog.Builder[dashboard.VariableModel] {
+		return dashboard.NewQueryVariableBuilder(name).Label(label).Description(help).Datasource(fromPrometheus).
+			Query(dashboard.StringOrMap{Map: map[string]any{"qryType": 1, "query": of, "refId": name}}).
+			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortAlphabeticalAsc).
+			Multi(true).IncludeAll(true).AllValue(".*").
+			Current(dashboard.VariableOption{
+				Text:  dashboard.StringOrArrayOfString{ArrayOfString: []string{"All"}},
+				Value: dashboard.StringOrArrayOfString{ArrayOfString: []string{"$__all"}},
+			})
+	}
+	return []cog.Builder[dashboard.VariableModel]{
+		dashboard.NewDatasourceVariableBuilder("datasource").Label("Metrics").Description("The Prometheus to ask.").Type("prometheus"),
+		dashboard.NewDatasourceVariableBuilder("traces").Label("Traces").Description("Where the traces are.").Type("tempo"),
+		query("job", "Job", "Which jobs of the scrape.", "label_values(gochat_build_info, job)"),
+		query("instance", "Instance", "Which processes.", `label_values(gochat_build_info{job=~"$job"}, instance)`),
+	}
+}
+
+// links are to the others, to the next, and to the traces of messages.
+func links(next board) []cog.Builder[dashboard.DashboardLink] {
+	traces := `/explore?schemaVersion=1&panes={"a":{"datasource":"${traces}","queries":[{"refId":"A","datasource":{"type":"tempo","uid":"${traces}"},` +
+		`"queryType":"traceql","query":"{resource.service.name=~\"gochat-.*\"}"}],"range":{"from":"${__from}","to":"${__to}"}}}`
+	return []cog.Builder[dashboard.DashboardLink]{
+		link{dashboard.DashboardLink{Title: "gochat", Type: dashboard.DashboardLinkTypeDashboards, Icon: "external link", Tooltip: "The other dashboards",
+			Tags: []string{"gochat"}, AsDropdown: true, IncludeVars: true, KeepTime: true}},
+		link{dashboard.DashboardLink{Title: "Next: " + next.title, Type: dashboard.DashboardLinkTypeLink, Icon: "dashboard", Tooltip: next.help,
+			Url: new("/d/" + next.uid), Tags: []string{}, IncludeVars: true, KeepTime: true}},
+		link{dashboard.DashboardLink{Title: "Traces", Type: dashboard.DashboardLinkTypeLink, Icon: "bolt", Tooltip: "Traces of messages in this time",
+			Url: new(traces), Tags: []string{}, TargetBlank: true}},
+	}
+}
+
+// link is built already.
+type link struct{ dashboard.DashboardLink }
+
+func (l link) Build() (dashboard.DashboardLink, error) { return l.DashboardLink, nil }
+
+func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
+	metrics := common.DataSourceRef{Type: new("prometheus"), Uid: new("$datasource")}
+	var targets []*prometheus.DataqueryBuilder
+	for i, q := range p.queries {
+		t := prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Expr(expand(q.expr)).LegendFormat(q.legend).Datasource(metrics)
+		switch p.kind {
+		case ranking:
+			t = t.Instant()
+		case heat:
+			t = t.Range().Format(prometheus.PromQueryFormatHeatmap)
+		default:
+			t = t.Range().Exemplar(p.exemplars)
+		}
+		targets = append(targets, t)
+	}
+	steps := p.good
+	if steps == nil {
+		steps = neutral()
+	}
+	thresholds := dashboard.NewThresholdsConfigBuilder().Mode(dashboard.ThresholdsModeAbsolute)
+	var levels []dashboard.Threshold
+	for i, s := range steps {
+		t := dashboard.Threshold{Color: s.color}
+		if i > 0 { // the first has no lower end
+			t.Value = &s.from
+		}
+		levels = append(levels, t)
+	}
+	thresholds = thresholds.Steps(levels)
+	last := common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"})
+	switch p.kind {
+	case number:
+		b := stat.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
+			Span(p.width).Height(4).ReduceOptions(last).GraphMode(common.BigValueGraphModeArea).ColorMode(common.BigValueColorModeValue).
+			NoValue(p.none).Mappings(mappings(p.words))
+		for _, t := range targets {
+			b = b.WithTarget(t)
+		}
+		return b
+	case heat:
+		b := heatmap.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit("short").Datasource(metrics).
+			Span(p.width).Height(8).Calculate(false).NoValue(p.none)
+		for _, t := range targets {
+			b = b.WithTarget(t)
+		}
+		return b
+	case ranking:
+		b := bargauge.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
+			Span(p.width).Height(8).ReduceOptions(last).Orientation(common.VizOrientationHorizontal).
+			DisplayMode(common.BarGaugeDisplayModeBasic).NoValue(p.none)
+		for _, t := range targets {
+			b = b.WithTarget(t)
+		}
+		return b
+	}
+	b := timeseries.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).
+		Span(p.width).Height(8).Min(0).FillOpacity(10).ShowPoints(common.VisibilityModeNever).NoValue(p.none).
+		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
+		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
+	if p.stacked {
+		b = b.Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal))
+	}
+	for _, t := range targets {
+		b = b.WithTarget(t)
+	}
+	return b
+}
+
+// mappings say values in words.
+func mappings(words map[string]string) []dashboard.ValueMapping {
+	if words == nil {
+		return nil
+	}
+	options := make(map[string]dashboard.ValueMappingResult)
+	for value, word := range words {
+		options[value] = dashboard.ValueMappingResult{Text: &word}
+	}
+	return []dashboard.ValueMapping{{ValueMap: &dashboard.ValueMap{Type: dashboard.MappingTypeValueToText, Options: options}}}
+}
