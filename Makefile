@@ -39,14 +39,19 @@ test: setup check ## set up, check and test everything; what CI runs
 
 .PHONY: check
 check: page ## formatting, vet, staticcheck, types of the page
-	@test -z "$$(gofmt -l cmd e2e layers migrations observability)" || { gofmt -l cmd e2e layers migrations observability; echo "gofmt these"; exit 1; }
+	@test -z "$$(gofmt -l cmd dashboards e2e layers migrations observability)" || { gofmt -l cmd dashboards e2e layers migrations observability; echo "gofmt these"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+	cd dashboards && go vet ./... && go tool staticcheck ./...
 	cd $(WEB) && $(NPM) run lint
 
 .PHONY: faults
 faults: setup page ## kill every part under load; FAULTS_SEED and FAULTS_ROUNDS go through it again, or longer
 	go test -race -count=1 -v -timeout 30m -run 'TestFaults|TestUpKilled|TestRedisWiped|TestQueueAway|TestReconnectStorm' ./layers
+
+.PHONY: dashboards
+dashboards: setup ## write the Grafana dashboards anew, and check them and the rules
+	cd dashboards && go run ./generate && go test -count=1 ./generate ./check
 
 .PHONY: screenshot
 screenshot: page ## make the README's picture of the page anew

@@ -163,7 +163,7 @@ func printAddresses(w io.Writer, a layers.Addresses) {
 		line("websocket", "ws://%s/ws", a.WebSocket)
 		line("tcp", "%s", strings.Join(a.TCP, ", "))
 	}
-	line("admin", "http://%s/  (metrics, healthz, readyz, debug/pprof)", a.Admin)
+	line("admin", "http://%s/  (metrics, healthz, readyz, debug/traces, debug/pprof)", a.Admin)
 	if a.DemoUsers {
 		line("users", "demo, test, admin with password 111111")
 	}

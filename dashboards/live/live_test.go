@@ -1,0 +1,88 @@
+package live
+
+import (
+	"math"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestContention has a system with one bucket and one with 32 under the same load of joining, leaving and fan-out: the dashboard
+// tells them apart, by ratio and by wait, ten times and more.
+func TestContention(t *testing.T) {
+	bin := Build(t)
+	one, many := Up(t, bin, "connect.buckets=1"), Up(t, bin, "connect.buckets=32")
+	prometheus := Scrape(t, nil, one.Admin(), many.Admin())
+	panels := Panels(t, "..")
+	const length = 15 * time.Second
+	seen := make(map[*System][2]float64)
+	for _, s := range []*System{one, many} {
+		var load sync.WaitGroup
+		load.Go(func() {
+			s.Bench(t, "fanout", "--members", "600", "--users", "100", "--rate", "100", "--for", length.String(), "--user-prefix", "fan-")
+		})
+		load.Go(func() {
+			s.Bench(t, "churn", "--connections", "200", "--users", "100", "--for", length.String(), "--user-prefix", "churn-")
+		})
+		load.Wait()
+		over := length + 5*time.Second
+		ratio, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Contended").Exprs[0], s.Admin(), over)))
+		waited, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Time waited").Exprs[0], s.Admin(), over)))
+		seen[s] = [2]float64{ratio, waited}
+	}
+	t.Logf("one bucket: %.4f contended, %.6f s/s waited; 32: %.4f, %.6f", seen[one][0], seen[one][1], seen[many][0], seen[many][1])
+	for i, what := range []string{"contended ratio", "time waited"} {
+		if a, b := seen[one][i], seen[many][i]; a == 0 || a < 10*b || math.IsNaN(a) {
+			t.Errorf("%s: %v with one bucket, %v with 32: want ten times as much", what, a, b)
+		}
+	}
+}
+
+// TestHottestRoom has a room of 1,000 beside rooms of 10, each message as likely in either: the dashboard shows it as the hottest
+// by far, with its members and its time.
+func TestHottestRoom(t *testing.T) {
+	const big, small = 1000, 10
+	bin := Build(t)
+	s := Up(t, bin)
+	prometheus := Scrape(t, nil, s.Admin())
+	panels := Panels(t, "..")
+	const length = 15 * time.Second
+	ask := func(title string, query int) (float64, string) {
+		value, of := Highest(prometheus.Ask(t, For(Find(t, panels, "fanout.json", title).Exprs[query], "", length)))
+		return value, string(of["room"])
+	}
+	smallOnly := func(title string, query int) float64 { value, _ := ask(title, query); return value }
+
+	s.Bench(t, "rooms", "--rooms", "20", "--members", "10", "--users", "100", "--rate", "40", "--for", length.String(), "--user-prefix", "small-")
+	members, took := smallOnly("Members per message", 2), smallOnly("First to last write", 2)
+	if members > 2*small || members == 0 {
+		t.Errorf("rooms of %d alone: a p99 of %v members", small, members)
+	}
+	var load sync.WaitGroup
+	load.Go(func() {
+		s.Bench(t, "rooms", "--rooms", "20", "--members", "10", "--users", "100", "--rate", "40", "--for", length.String(), "--user-prefix", "small-")
+	})
+	load.Go(func() {
+		s.Bench(t, "fanout", "--members", "1000", "--users", "100", "--rate", "10", "--for", length.String(), "--user-prefix", "big-")
+	})
+	load.Wait()
+	hottest, room := ask("Hottest rooms", 0)
+	all := prometheus.Ask(t, For(Find(t, panels, "fanout.json", "Hottest rooms").Exprs[0], "", length))
+	second := 0.0
+	for _, r := range all {
+		if string(r.Metric["room"]) != room {
+			second = max(second, float64(r.Value))
+		}
+	}
+	t.Logf("room %s: %.0f deliveries/s, the next %.0f; p99 of members %v, with rooms of 10 alone %v; of the time %v s, %v s",
+		room, hottest, second, smallOnly("Members per message", 2), members, smallOnly("First to last write", 2), took)
+	if hottest < 10*second || second == 0 || len(all) < 20 {
+		t.Errorf("the hottest has %v deliveries/s, the next %v, of %d: want ten times as many, of 20", hottest, second, len(all))
+	}
+	if now := smallOnly("Members per message", 2); now < big/2 {
+		t.Errorf("a p99 of %v members, want those of the big room", now)
+	}
+	if now := smallOnly("First to last write", 2); now < 2*took {
+		t.Errorf("from first to last write %v s, with rooms of %d alone %v", now, small, took)
+	}
+}
