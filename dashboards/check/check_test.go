@@ -68,17 +68,17 @@ const (
 
 ## GochatCloses
 
-**Meaning** a
-**First look** b
-**Likely causes** c
-**What to do** d
+**Meaning.** a
+**First look.** b
+**Likely causes.** c
+**What to do.** d
 
 ## GochatDown
 
-**Meaning** a
-**First look** b
-**Likely causes** c
-**What to do** d
+**Meaning.** a
+**First look.** b
+**Likely causes.** c
+**What to do.** d
 `
 	metrics = `[
 		{"name": "gochat_build_info", "type": "gauge", "labels": ["version"]},
@@ -190,8 +190,8 @@ func TestPlanted(t *testing.T) {
 		{"template that does not parse", "rules/rules.yml", "{{ $value | humanize }}", "{{ $value | humanise }}", "humanise"},
 		{"no test", "rules/tests/rules.yml", "alertname: GochatDown", "", "GochatDown: has no test"},
 		{"section of no alert", "RUNBOOK.md", "# Runbook\n", "# Runbook\n\n## GochatUp\n", `"GochatUp" is no alert`},
-		{"section without its parts", "RUNBOOK.md", "**Likely causes** c\n", "", "**Likely causes** is not there"},
-		{"section in disorder", "RUNBOOK.md", "**Meaning** a\n**First look** b\n", "**First look** b\n**Meaning** a\n", "not in its place"},
+		{"section without its parts", "RUNBOOK.md", "**Likely causes.** c\n", "", "**Likely causes.** is not there"},
+		{"section in disorder", "RUNBOOK.md", "**Meaning.** a\n**First look.** b\n", "**First look.** b\n**Meaning.** a\n", "not in its place"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := maps.Clone(good())

@@ -155,7 +155,7 @@ func (c *checker) book(markdown string, alerts map[string]bool) {
 			c.fault(runbook, "%q is no alert", name)
 		}
 		at := 0
-		for _, want := range []string{"**Meaning**", "**First look**", "**Likely causes**", "**What to do**"} {
+		for _, want := range []string{"**Meaning.**", "**First look.**", "**Likely causes.**", "**What to do.**"} {
 			next := strings.Index(text, want)
 			if next < at {
 				c.fault(runbook, "%s: %s is not there, or not in its place", name, want)

@@ -32,7 +32,6 @@ func Build(t testing.TB) string {
 	bin := filepath.Join(t.TempDir(), "gochat")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/gochat")
 	build.Dir = "../.." // of a package two below the top
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
