@@ -53,6 +53,11 @@ faults: setup page ## kill every part under load; FAULTS_SEED and FAULTS_ROUNDS 
 dashboards: setup ## write the Grafana dashboards anew, and check them and the rules
 	cd dashboards && go run ./generate && go test -count=1 ./generate ./check
 
+.PHONY: previews
+previews: setup page ## draw the dashboards of a system under load anew, for the README
+	mkdir -p dashboards/previews
+	cd dashboards && DASHBOARDS_PREVIEWS=$(CURDIR)/dashboards/previews go test -count=1 -run 'TestPreviews$$' ./live
+
 .PHONY: screenshot
 screenshot: page ## make the README's picture of the page anew
 	LAYERS_TEST_SCREENSHOT=$(CURDIR)/$(WEB)/screenshot.png go test -count=1 -run 'TestLooks$$' ./layers
