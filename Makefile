@@ -55,7 +55,6 @@ dashboards: setup ## write the Grafana dashboards anew, and check them and the r
 
 .PHONY: previews
 previews: setup page ## draw the dashboards of a system under load anew, for the README
-	mkdir -p dashboards/previews
 	cd dashboards && DASHBOARDS_PREVIEWS=$(CURDIR)/dashboards/previews go test -count=1 -run 'TestPreviews$$' ./live
 
 .PHONY: screenshot

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -120,7 +121,7 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 		return
 	}
 	for _, m := range n.LabelMatchers {
-		if m.Name != labels.MetricName && !s.has(m.Name) {
+		if m.Name != model.MetricNameLabel && !s.has(m.Name) {
 			c.fault(e.where, "%s has no label %q", n.Name, m.Name)
 		}
 	}

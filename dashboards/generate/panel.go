@@ -106,22 +106,23 @@ func expand(expr string) string {
 }
 
 // build makes the dashboard, with a link to the next.
+//
+//lint:ignore SA1019 the newer model is of Grafana 12 and later
 func (b board) build(next board) (dashboard.Dashboard, error) {
-	to := dashboard.NewDashboardBuilder("gochat: "+b.title). // the newer model is for Grafana 12 and later
-									Uid(b.uid).Description(b.help).Tags([]string{"gochat"}).
-									Refresh("30s").Time("now-1h", "now").Timezone("browser").
-									Tooltip(dashboard.DashboardCursorSyncCrosshair).
-									Links(links(next))
+	//lint:ignore SA1019 as above
+	to := dashboard.NewDashboardBuilder("gochat: " + b.title)
+	to.Uid(b.uid).Description(b.help).Tags([]string{"gochat"}).Refresh("30s").Time("now-1h", "now").Timezone("browser").
+		Tooltip(dashboard.DashboardCursorSyncCrosshair).Links(links(next))
 	for _, v := range variables() {
-		to = to.WithVariable(v)
+		to.WithVariable(v)
 	}
 	id := uint32(0)
 	for _, r := range b.rows {
 		id++
-		to = to.WithRow(dashboard.NewRowBuilder(r.title).Id(id))
+		to.WithRow(dashboard.NewRowBuilder(r.title).Id(id))
 		for _, p := range r.panels {
 			id++
-			to = to.WithPanel(p.builder(id))
+			to.WithPanel(p.builder(id))
 		}
 	}
 	return to.Build()

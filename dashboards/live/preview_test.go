@@ -22,6 +22,9 @@ func TestPreviews(t *testing.T) {
 	into := os.Getenv("DASHBOARDS_PREVIEWS")
 	if into != "" {
 		length = time.Minute
+		if err := os.MkdirAll(into, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	} else {
 		into = t.TempDir()
 	}

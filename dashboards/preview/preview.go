@@ -64,7 +64,10 @@ type panel struct {
 					Color string
 				}
 			}
-			NoValue string
+			NoValue  string
+			Mappings []struct {
+				Options map[string]struct{ Text string }
+			}
 		}
 	}
 }
@@ -133,13 +136,16 @@ func (p panel) number(ctx context.Context, o Options, c draw.Canvas) error {
 	if v, is := got.(model.Vector); is && len(v) > 0 && !math.IsNaN(float64(v[0].Value)) {
 		value := float64(v[0].Value)
 		text = inUnit(value, p.FieldConfig.Defaults.Unit)
+		for _, m := range p.FieldConfig.Defaults.Mappings {
+			text = cmp.Or(m.Options[strconv.FormatFloat(value, 'g', -1, 64)].Text, text)
+		}
 		for _, step := range p.FieldConfig.Defaults.Thresholds.Steps {
 			if step.Value == nil || value >= *step.Value {
 				ink = named(step.Color)
 			}
 		}
 	}
-	write(c, 20, ink, vg.Point{X: c.Min.X, Y: c.Min.Y + 14}, text)
+	write(c, 20, ink, vg.Point{X: c.Min.X, Y: c.Max.Y - 44}, text)
 	return nil
 }
 
@@ -220,6 +226,19 @@ func (f fewTicks) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
+// inWords are the usual ticks, with their values in words.
+type inWords struct{ word func(float64) string }
+
+func (w inWords) Ticks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = w.word(ticks[i].Value)
+		}
+	}
+	return ticks
+}
+
 func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) error {
 	all, err := p.over(ctx, o)
 	if err != nil {
@@ -249,7 +268,8 @@ func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) error {
 		pl.Title.Text += ": " + cmp.Or(p.FieldConfig.Defaults.NoValue, "no value")
 	}
 	pl.Legend.Top, pl.Legend.Left = true, true
-	pl.Y.Tick.Marker = fewTicks{4, func(v float64) string { return inUnit(v, p.FieldConfig.Defaults.Unit) }}
+	pl.Y.Max *= 1.2 // room for the legend
+	pl.Y.Tick.Marker = inWords{func(v float64) string { return inUnit(v, p.FieldConfig.Defaults.Unit) }}
 	pl.Draw(c)
 	return nil
 }
@@ -359,11 +379,9 @@ func inUnit(v float64, unit string) string {
 		}
 		return text
 	}
-	text := strconv.FormatFloat(v, 'f', -1, 64)
+	text := short(v)
 	if v >= 1000 {
-		text = strconv.FormatFloat(math.Round(v), 'f', 0, 64)
-	} else {
-		text = short(v)
+		text = strconv.FormatFloat(v, 'f', 0, 64)
 	}
 	if names := map[string]string{"mps": "msg/s", "cps": "/s", "ops": "ops/s", "wps": "writes/s", "reqps": "req/s"}; names[unit] != "" {
 		text += " " + names[unit]
