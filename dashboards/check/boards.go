@@ -78,7 +78,7 @@ func (c *checker) dashboards(all []boardFile) {
 	titles := make(map[string]string)
 	for _, b := range all {
 		var strict dashboard.Dashboard //lint:ignore SA1019 the newer model is of Grafana 12 and later
-		var none cog.BuildErrors // of a good one it answers these, of which there are none
+		var none cog.BuildErrors       // of a good one it answers these, of which there are none
 		if err := strict.UnmarshalJSONStrict(b.raw); err != nil && !(errors.As(err, &none) && len(none) == 0) {
 			c.fault(b.file, "is not as Grafana has it: %v", err)
 		}
