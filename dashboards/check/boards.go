@@ -71,7 +71,7 @@ func order() []string {
 func selectors() map[string]string { return map[string]string{"job": "$job", "instance": "$instance"} }
 
 // Of these latencies there are exemplars, so their panels show them.
-var withExemplars = regexp.MustCompile(`histogram_quantile\(.*gochat_(message_\w+|fanout|http_request|frame|rpc_\w+|store)_seconds_bucket`)
+var withExemplars = regexp.MustCompile(`histogram_quantile\(.*gochat_(message_\w+|canary|fanout|http_request|frame|rpc_\w+|store)_seconds_bucket`)
 
 func (c *checker) dashboards(all []boardFile) {
 	plugins.RegisterDefaultPlugins()
@@ -145,6 +145,9 @@ func (c *checker) variables(b boardFile) {
 		if v.object("datasource").text("uid") != "$datasource" {
 			c.fault(where, "does not ask $datasource")
 		}
+		if v.text("allValue") != "" {
+			c.fault(where, "all of it is %q, which is more than this system's", v.text("allValue"))
+		}
 		of := labelValues.FindStringSubmatch(v.object("query").text("query"))
 		if of == nil {
 			c.fault(where, "does not ask for the values of a label")
@@ -167,7 +170,7 @@ func (c *checker) links(where string, b boardFile, all []object) {
 		}
 		switch uid, toBoard := strings.CutPrefix(url, "/d/"); {
 		case l.text("type") == "dashboards":
-			if len(l["tags"].([]any)) == 0 {
+			if tags, _ := l["tags"].([]any); len(tags) == 0 {
 				c.fault(where, "the link %q is to dashboards of no tag", l.text("title"))
 			}
 		case toBoard && c.uids[strings.SplitN(uid, "?", 2)[0]] == "":
@@ -233,6 +236,9 @@ func (c *checker) panel(b boardFile, p object) {
 	}
 	if p.text("type") == "stat" && len(defaults.object("thresholds").list("steps")) == 0 {
 		c.fault(where, "has no thresholds")
+	}
+	if value, has := defaults["noValue"]; has && value == "" {
+		c.fault(where, "shows nothing where there is no value")
 	}
 	c.links(where, b, p.list("links"))
 	if len(p.list("targets")) == 0 {

@@ -63,8 +63,16 @@ const (
           dashboard: /d/other
           runbook: dashboards/RUNBOOK.md#gochatdown
 `
-	tests = "alertname: GochatCloses\nalertname: GochatDown\n"
-	book  = `# Runbook
+	tests = `tests:
+  - alert_rule_test:
+      - {alertname: GochatCloses, exp_alerts: [{exp_labels: {}}]}
+      - {alertname: GochatCloses}
+      - {alertname: GochatDown, exp_alerts: [{exp_labels: {}}]}
+      - {alertname: GochatDown}
+    promql_expr_test:
+      - {expr: 'job:gochat_closes:rate5m{code="x"}'}
+`
+	book = `# Runbook
 
 ## GochatCloses
 
@@ -163,6 +171,7 @@ func TestPlanted(t *testing.T) {
 		{"rows in disorder", "one.json", `"title": "The runtime"`, `"title": "Is it well"`, `the row "Is it well" is not where it should be`},
 		{"another row", "one.json", `"title": "The runtime"`, `"title": "Other"`, `the row "Other" is not where it should be`},
 		{"field that Grafana does not have", "one.json", `"title": "Closes"`, `"tittle": "Closes", "title": "Closes"`, `is not as Grafana has it`},
+		{"no word where there is no value", "one.json", `"unit": "short"`, `"noValue": "", "unit": "short"`, "shows nothing where there is no value"},
 		// dashboards
 		{"two of one uid", "one.json", `"uid": "one"`, `"uid": "other"`, `has the uid "other" of`},
 		{"two of one title", "one.json", `"title": "One"`, `"title": "Other"`, `has the title of`},
@@ -172,6 +181,8 @@ func TestPlanted(t *testing.T) {
 		{"no variable", "one.json", `"name": "instance"`, `"name": "node"`, `has no variable instance`},
 		{"variable of no metric", "one.json", `label_values(gochat_build_info, job)`, `label_values(gochat_info, job)`, `variable job: gochat_info is no metric`},
 		{"variable of another source", "one.json", `"name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "$datasource"}`, `"name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "mine"}`, `variable job: does not ask $datasource`},
+		{"variable of all that there is", "one.json", `"query": {"query": "label_values(gochat_build_info, job)"}`, `"allValue": ".*", "query": {"query": "label_values(gochat_build_info, job)"}`, `all of it is ".*"`},
+		{"dashboards of no tag", "one.json", `"tooltip": "", "tags": ["gochat"], `, `"tooltip": "", `, "is to dashboards of no tag"},
 		{"link to what is not there", "one.json", `/d/other?`, `/d/another?`, `which is not there`},
 		{"link that leads nowhere", "one.json", `"url": "/d/other?var=${job}"`, `"url": "other"`, `leads nowhere`},
 		{"link with another variable", "one.json", `${job}`, `${rom}`, `has the variable "rom"`},
@@ -188,7 +199,16 @@ func TestPlanted(t *testing.T) {
 		{"another dashboard", "rules/rules.yml", "dashboard: /d/one", "dashboard: /d/two", `its dashboard "/d/two" is not there`},
 		{"label that the alert does not have", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", "expr: sum by (job) (rate(gochat_closes_total[5m])) > 1", `names the label "code"`},
 		{"template that does not parse", "rules/rules.yml", "{{ $value | humanize }}", "{{ $value | humanise }}", "humanise"},
-		{"no test", "rules/tests/rules.yml", "alertname: GochatDown", "", "GochatDown: has no test"},
+		{"no test in which it fires", "rules/tests/rules.yml", "{alertname: GochatDown, exp_alerts: [{exp_labels: {}}]}", "{alertname: GochatDown}", "GochatDown: has no test in which it fires"},
+		{"no test in which it does not", "rules/tests/rules.yml", "      - {alertname: GochatDown}\n", "", "GochatDown: has no test in which it does not fire"},
+		{"no test of a record", "rules/tests/rules.yml", "job:gochat_closes", "job:gochat_opens", "job:gochat_closes:rate5m: has no test"},
+		{"record like a metric", "rules/rules.yml", "record: job:gochat_closes:rate5m", "record: gochat_connections", "is no name for what a rule records"},
+		{"record without its level", "rules/rules.yml", "record: job:gochat_closes:rate5m", "record: gochat_closes_rate5m", "is no name for what a rule records"},
+		{"label that the record does not have", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", `expr: job:gochat_closes:rate5m{instance="x"} > 1`, `has no label "instance"`},
+		{"grouped by what the record does not have", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", `expr: sum by (job, code, bucket) (job:gochat_closes:rate5m) > 1`, `grouped by "bucket"`},
+		{"template of what the record does not have", "rules/rules.yml", "for {{ $labels.code }}", "for {{ $labels.bucket }}", `names the label "bucket"`},
+		{"rate of a record", "rules/rules.yml", "expr: job:gochat_closes:rate5m > 1", "expr: rate(job:gochat_closes:rate5m[5m]) > 1", "is recorded, and no counter, in rate"},
+		{"sides that never match", "rules/rules.yml", "expr: up == 0", "expr: gochat_connections / gochat_build_info == 0", "never match"},
 		{"section of no alert", "RUNBOOK.md", "# Runbook\n", "# Runbook\n\n## GochatUp\n", `"GochatUp" is no alert`},
 		{"section without its parts", "RUNBOOK.md", "**Likely causes.** c\n", "", "**Likely causes.** is not there"},
 		{"section in disorder", "RUNBOOK.md", "**Meaning.** a\n**First look.** b\n", "**First look.** b\n**Meaning.** a\n", "not in its place"},

@@ -87,6 +87,8 @@ func (c *checker) checkExpr(e expression) (result []string) {
 			c.grouping(e, n)
 		case *parser.Call:
 			c.quantile(e, n)
+		case *parser.BinaryExpr:
+			c.matching(e, n)
 		}
 		return nil
 	})
@@ -112,7 +114,17 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 			c.fault(e.where, "%s is not selected by %s=~%q", n.Name, name, want)
 		}
 	}
-	if c.recorded[n.Name] {
+	function := functionOf(path)
+	rates := slices.Contains([]string{"rate", "irate", "increase"}, function)
+	if has, recorded := c.recorded[n.Name]; recorded {
+		for _, m := range n.LabelMatchers {
+			if m.Name != model.MetricNameLabel && has != nil && !slices.Contains(has, m.Name) {
+				c.fault(e.where, "%s has no label %q", n.Name, m.Name)
+			}
+		}
+		if rates {
+			c.fault(e.where, "%s is recorded, and no counter, in %s", n.Name, function)
+		}
 		return
 	}
 	s, has := c.find(n.Name)
@@ -125,23 +137,26 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 			c.fault(e.where, "%s has no label %q", n.Name, m.Name)
 		}
 	}
-	function := ""
-	for _, above := range slices.Backward(path) {
-		switch a := above.(type) {
-		case *parser.Call:
-			function = a.Func.Name
-		case *parser.MatrixSelector, *parser.SubqueryExpr, *parser.ParenExpr, *parser.StepInvariantExpr, parser.Expressions:
-			continue
-		}
-		break
-	}
-	rates := slices.Contains([]string{"rate", "irate", "increase"}, function)
 	switch {
 	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent"):
 		c.fault(e.where, "%s is a counter, outside of rate and increase", n.Name)
 	case !s.isCounter() && rates:
 		c.fault(e.where, "%s is a %s, in %s", n.Name, s.Type, function)
 	}
+}
+
+// functionOf is the function that the selector is the argument of.
+func functionOf(path []parser.Node) string {
+	for _, above := range slices.Backward(path) {
+		switch a := above.(type) {
+		case *parser.Call:
+			return a.Func.Name
+		case *parser.MatrixSelector, *parser.SubqueryExpr, *parser.ParenExpr, *parser.StepInvariantExpr, parser.Expressions:
+			continue
+		}
+		break
+	}
+	return ""
 }
 
 func (s series) has(label string) bool {
@@ -187,11 +202,31 @@ func (c *checker) quantile(e expression, n *parser.Call) {
 	}
 }
 
+// matching checks that the two sides can have a series of the same labels: where nothing else is said, all of them count.
+func (c *checker) matching(e expression, n *parser.BinaryExpr) {
+	if n.VectorMatching == nil || n.VectorMatching.On || len(n.VectorMatching.MatchingLabels) > 0 || n.Op == parser.LOR {
+		return
+	}
+	left, right := c.labelsOf(n.LHS), c.labelsOf(n.RHS)
+	if left == nil || right == nil {
+		return
+	}
+	for _, label := range slices.Concat(left, right) {
+		if slices.Contains(left, label) != slices.Contains(right, label) {
+			c.fault(e.where, "%s and %s never match: only one has the label %q", n.LHS, n.RHS, label)
+			return
+		}
+	}
+}
+
 // labelsOf are the labels that the result may have, nil if that is not known.
 func (c *checker) labelsOf(n parser.Node) []string {
 	switch n := n.(type) {
 	case *parser.VectorSelector:
-		if s, has := c.find(n.Name); has && !c.recorded[n.Name] {
+		if recorded, is := c.recorded[n.Name]; is {
+			return slices.Clone(recorded)
+		}
+		if s, has := c.find(n.Name); has {
 			all := slices.Concat(s.Labels, scraped)
 			if s.part == "bucket" {
 				all = append(all, labels.BucketLabel)
@@ -230,14 +265,18 @@ func (c *checker) labelsOf(n parser.Node) []string {
 		}
 		return []string{}
 	case *parser.BinaryExpr:
-		left := c.labelsOf(n.LHS)
-		if n.LHS.Type() == parser.ValueTypeScalar {
-			return c.labelsOf(n.RHS)
-		}
-		if n.Op == parser.LOR && left != nil {
-			if right := c.labelsOf(n.RHS); right != nil {
-				left = append(slices.Clone(left), right...)
-			}
+		left, right := c.labelsOf(n.LHS), c.labelsOf(n.RHS)
+		switch {
+		case n.LHS.Type() == parser.ValueTypeScalar:
+			return right
+		case n.Op == parser.LOR && left != nil && right != nil:
+			return append(slices.Clone(left), right...)
+		case n.VectorMatching == nil || n.Op.IsSetOperator():
+			return left
+		case n.VectorMatching.Card == parser.CardOneToMany:
+			return right
+		case n.VectorMatching.Card == parser.CardOneToOne && n.VectorMatching.On:
+			return slices.Clone(n.VectorMatching.MatchingLabels)
 		}
 		return left
 	}

@@ -80,7 +80,7 @@ func load(from string) (catalog, error) {
 
 // faults are what is wrong with all that there is, in the order of the files.
 func faults(files fs.FS, known catalog) ([]string, error) {
-	c := &checker{known: known, uids: make(map[string]string), recorded: make(map[string]bool)}
+	c := &checker{known: known, uids: make(map[string]string), recorded: make(map[string][]string)}
 	boards, err := readBoards(files)
 	if err != nil {
 		return nil, err
@@ -101,8 +101,8 @@ func faults(files fs.FS, known catalog) ([]string, error) {
 // checker gathers faults.
 type checker struct {
 	known    catalog
-	uids     map[string]string // of dashboards, their files
-	recorded map[string]bool   // metrics that rules make
+	uids     map[string]string   // of dashboards, their files
+	recorded map[string][]string // labels of what rules record, nil if they are not known
 	found    []string
 }
 

@@ -59,6 +59,7 @@ func admin(t *testing.T) string {
 	for lines.Scan() {
 		var line struct{ Msg, Admin string }
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
+			late.Stop()
 			return line.Admin
 		}
 	}

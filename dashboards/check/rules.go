@@ -12,19 +12,20 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
+	"go.yaml.in/yaml/v3"
 )
 
 // ruleFiles are the rules, what tests them, and what people do about them.
 type ruleFiles struct {
 	rules   map[string][]byte // by file
-	tests   string            // all of them, one after the other
+	tests   map[string][]byte
 	runbook string
 }
 
 const runbook = "RUNBOOK.md"
 
 func readRules(files fs.FS) (ruleFiles, error) {
-	r := ruleFiles{rules: make(map[string][]byte)}
+	r := ruleFiles{rules: make(map[string][]byte), tests: make(map[string][]byte)}
 	names, err := fs.Glob(files, "rules/*.yml")
 	if err != nil {
 		return r, err
@@ -42,11 +43,9 @@ func readRules(files fs.FS) (ruleFiles, error) {
 		return r, err
 	}
 	for _, name := range tests {
-		content, err := fs.ReadFile(files, name)
-		if err != nil {
+		if r.tests[name], err = fs.ReadFile(files, name); err != nil {
 			return r, err
 		}
-		r.tests += string(content)
 	}
 	content, err := fs.ReadFile(files, runbook)
 	r.runbook = string(content)
@@ -67,20 +66,31 @@ func (c *checker) rules(r ruleFiles) {
 		for _, g := range parsed.Groups {
 			for _, rule := range g.Rules {
 				if rule.Record != "" {
-					c.recorded[rule.Record] = true
+					c.record(file+": "+rule.Record, rule)
 				}
 			}
 		}
 	}
+	tested := c.tested(r.tests)
 	alerts := make(map[string]bool)
 	for _, file := range sorted(groups) {
 		for _, g := range groups[file].Groups {
 			for _, rule := range g.Rules {
 				where := file + ": " + rule.Record + rule.Alert
 				c.checkExpr(expression{where: where, text: rule.Expr})
-				if rule.Alert != "" {
-					alerts[rule.Alert] = true
-					c.alert(where, rule, r)
+				if rule.Alert == "" {
+					if !tested.records[rule.Record] {
+						c.fault(where, "has no test")
+					}
+					continue
+				}
+				alerts[rule.Alert] = true
+				c.alert(where, rule, r)
+				if !tested.fires[rule.Alert] {
+					c.fault(where, "has no test in which it fires")
+				}
+				if !tested.silent[rule.Alert] {
+					c.fault(where, "has no test in which it does not fire")
 				}
 			}
 		}
@@ -110,10 +120,59 @@ func (c *checker) alert(where string, rule rulefmt.Rule, r ruleFiles) {
 	if path.Base(file) != runbook || !slices.Contains(anchors(r.runbook), anchor) {
 		c.fault(where, "its place in the runbook, %q, is not there", rule.Annotations["runbook"])
 	}
-	if !regexp.MustCompile(`alertname: ` + regexp.QuoteMeta(rule.Alert) + `\b`).MatchString(r.tests) {
-		c.fault(where, "has no test")
-	}
 }
+
+// record takes note of what the rule records, whose name is like no other metric's.
+func (c *checker) record(where string, rule rulefmt.Rule) {
+	if _, known := c.find(rule.Record); known || !strings.Contains(rule.Record, ":") {
+		c.fault(where, "is no name for what a rule records: want level:metric:operations")
+	}
+	all := c.exprLabels(rule.Expr)
+	if all != nil {
+		for label := range rule.Labels {
+			all = append(all, label)
+		}
+	}
+	c.recorded[rule.Record] = all
+}
+
+// tested are rules by what their tests show of them.
+type tested struct{ fires, silent, records map[string]bool }
+
+func (c *checker) tested(files map[string][]byte) tested {
+	is := tested{make(map[string]bool), make(map[string]bool), make(map[string]bool)}
+	for _, file := range sorted(files) {
+		var all struct {
+			Tests []struct {
+				Alerts []struct {
+					Name string `yaml:"alertname"`
+					Want []any  `yaml:"exp_alerts"`
+				} `yaml:"alert_rule_test"`
+				Exprs []struct{ Expr string } `yaml:"promql_expr_test"`
+			}
+		}
+		if err := yaml.Unmarshal(files[file], &all); err != nil {
+			c.fault(file, "%v", err)
+		}
+		for _, test := range all.Tests {
+			for _, a := range test.Alerts {
+				if len(a.Want) > 0 {
+					is.fires[a.Name] = true
+				} else {
+					is.silent[a.Name] = true
+				}
+			}
+			for _, e := range test.Exprs {
+				for _, name := range recordName.FindAllString(e.Expr, -1) {
+					is.records[name] = true
+				}
+			}
+		}
+	}
+	return is
+}
+
+var recordName = regexp.MustCompile(`\w+:[\w:]+`)
 
 var inTemplate = regexp.MustCompile(`\$labels\.(\w+)`)
 

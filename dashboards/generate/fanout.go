@@ -11,9 +11,9 @@ func fanout() board {
 				{kind: number, title: "First to last write, p99", help: "Of one message on one node, to sockets that took it at once.", unit: "s", width: 6, good: lowIsGood(.05, .25), none: "no message",
 					queries: quantiles(`gochat_fanout_seconds_bucket{@}`, "", "0.99")},
 				{kind: number, title: "Dropped", help: "Share of deliveries that came to no connection: it was too slow, had gone, or the message was lost.", unit: "percentunit", width: 6, good: lowIsGood(.001, .01), none: "no message",
-					queries: []query{{`sum(rate(gochat_connect_deliveries_total{@,outcome=~"slow|gone|lost"}[@])) / sum(rate(gochat_connect_deliveries_total{@}[@]))`, "dropped"}}},
+					queries: []query{{`sum(rate(gochat_connect_deliveries_total{@,outcome=~"slow|gone|lost"}[@])) / (sum(rate(gochat_connect_deliveries_total{@}[@])) > 0)`, "dropped"}}},
 				{kind: number, title: "Slow closes", help: "Connections closed in the time shown since too much waited for them.", unit: "short", width: 6, good: lowIsGood(1, 100),
-					queries: []query{{`sum(increase(gochat_connection_closes_total{@,code="slow_consumer"}[$__range]))`, "closed"}}},
+					queries: []query{{`round(sum(increase(gochat_connection_closes_total{@,code="slow_consumer"}[$__range])))`, "closed"}}},
 			}},
 			{whereOnPath, []panel{
 				{kind: lines, title: "Deliveries per message", help: "Connections that one message went to, on all nodes together, on average.", unit: "short", width: 8, none: "no message",
@@ -50,7 +50,7 @@ func fanout() board {
 			}},
 			{theRuntime, []panel{
 				{kind: lines, title: "CPU of connect", help: "Processor time of the processes that hold connections.", unit: "percentunit", width: 12,
-					queries: []query{{`rate(process_cpu_seconds_total{@}[@]) and on (instance) gochat_draining{@}`, "{{instance}}"}}},
+					queries: []query{{`rate(process_cpu_seconds_total{@}[@]) and on (job, instance) gochat_draining{@}`, "{{instance}}"}}},
 				{kind: lines, title: "Connections", help: "Open client connections, by transport.", unit: "short", width: 12, stacked: true,
 					queries: []query{{`sum by (transport) (gochat_connections{@})`, "{{transport}}"}}},
 			}},

@@ -6,8 +6,8 @@ func goRuntime() board {
 		help: "Processor, memory, garbage collection and the scheduler of each process.",
 		rows: []row{
 			{isItWell, []panel{
-				{kind: number, title: "Busiest process", help: "Processor time in a second; compare with the processors it may use.", unit: "percentunit", width: 6, good: lowIsGood(.8, 1.5),
-					queries: []query{{`max(rate(process_cpu_seconds_total{@}[@]))`, "CPU"}}},
+				{kind: number, title: "Busiest process", help: "Processor time as a share of the processors that it may use.", unit: "percentunit", width: 6, good: lowIsGood(.6, .85),
+					queries: []query{{`max(rate(process_cpu_seconds_total{@}[@]) / go_sched_gomaxprocs_threads{@})`, "CPU"}}},
 				{kind: number, title: "Waiting for a processor, p99", help: "How long goroutines that could run waited, in the worst process.", unit: "s", width: 6, good: lowIsGood(.005, .05),
 					queries: []query{{`max(histogram_quantile(0.99, sum by (le, instance) (rate(go_sched_latencies_seconds_bucket{@}[@]))))`, "wait"}}},
 				{kind: number, title: "Garbage collection", help: "Share of processor time, in the worst process.", unit: "percentunit", width: 6, good: lowIsGood(.1, .25),

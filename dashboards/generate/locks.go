@@ -2,27 +2,27 @@ package main
 
 // locks shows how connect's buckets share their work, and who waits for whom.
 func locks() board {
-	const ratio = `(sum by (instance, bucket) (rate(gochat_bucket_lock_contended_total{@}[@])) / sum by (instance, bucket) (rate(gochat_bucket_lock_acquisitions_total{@}[@])))`
+	const ratio = `(sum by (instance, bucket) (rate(gochat_bucket_lock_contended_total{@}[@])) / (sum by (instance, bucket) (rate(gochat_bucket_lock_acquisitions_total{@}[@])) > 0))`
 	return board{file: "locks.json", uid: "gochat-locks", title: "bucket lock contention",
 		help: "How evenly connections lie in connect's buckets, and how long work waits for their locks.",
 		rows: []row{
 			{isItWell, []panel{
 				{kind: number, title: "Contended", help: "Share of lock acquisitions that had to wait, over all buckets.", unit: "percentunit", width: 6, good: lowIsGood(.02, .1), none: "no lock taken",
-					queries: []query{{`sum(rate(gochat_bucket_lock_contended_total{@}[@])) / sum(rate(gochat_bucket_lock_acquisitions_total{@}[@]))`, "contended"}}},
+					queries: []query{{`sum(rate(gochat_bucket_lock_contended_total{@}[@])) / (sum(rate(gochat_bucket_lock_acquisitions_total{@}[@])) > 0)`, "contended"}}},
 				{kind: number, title: "Wait, p99", help: "How long those who had to wait for a bucket's lock waited.", unit: "s", width: 6, good: lowIsGood(.001, .01), none: "nobody waited",
 					queries: quantiles(`gochat_bucket_lock_wait_seconds_bucket{@}`, "", "0.99")},
-				{kind: number, title: "Skew", help: "Connections of the fullest bucket over the mean of its node; the worst node. Users are hashed to buckets, so with few connections it is large.", unit: "short", width: 6, good: lowIsGood(1.5, 2), none: "no connection",
-					queries: []query{{`max(max by (instance) (gochat_bucket_channels{@}) / (avg by (instance) (gochat_bucket_channels{@}) > 0))`, "skew"}}},
+				{kind: number, title: "Skew", help: "Connections of the fullest bucket over the mean of its node; the worst node. Users are hashed to buckets, so it is of nodes with 50 in a bucket and more.", unit: "short", width: 6, good: lowIsGood(1.5, 2), none: "few connections",
+					queries: []query{{`max(max by (instance) (gochat_bucket_channels{@}) / (avg by (instance) (gochat_bucket_channels{@}) >= 50))`, "skew"}}},
 				{kind: number, title: "Of all mutex wait", help: "Waiting for buckets' locks as a share of what the process's goroutines wait for any mutex; the runtime's number is an estimate.", unit: "percentunit", width: 6, good: lowIsGood(.3, .6), none: "nobody waited",
-					queries: []query{{`sum(rate(gochat_bucket_lock_wait_seconds_sum{@}[@])) / (sum(rate(go_sync_mutex_wait_total_seconds_total{@}[@]) and on (instance) gochat_draining{@}) > 0)`, "share"}}},
+					queries: []query{{`sum(rate(gochat_bucket_lock_wait_seconds_sum{@}[@])) / (sum(rate(go_sync_mutex_wait_total_seconds_total{@}[@]) and on (job, instance) gochat_draining{@}) > 0)`, "share"}}},
 			}},
 			{whereOnPath, []panel{
 				{kind: lines, title: "Contended ratio by bucket", help: "Share of each bucket's lock acquisitions that had to wait: the ten highest.", unit: "percentunit", width: 12,
 					queries: []query{{`topk(10, ` + ratio + `)`, "{{instance}} {{bucket}}"}}},
 				{kind: lines, title: "Wait by bucket, p99", help: "How long those who had to wait waited: the ten highest.", unit: "s", width: 12, none: "nobody waited",
 					queries: []query{{`topk(10, histogram_quantile(0.99, sum by (le, instance, bucket) (rate(gochat_bucket_lock_wait_seconds_bucket{@}[@]))))`, "{{instance}} {{bucket}}"}}},
-				{kind: heat, title: "Waits", help: "How many waits were how long, all buckets together.", width: 12,
-					queries: []query{{`sum by (le) (increase(gochat_bucket_lock_wait_seconds_bucket{@}[@]))`, "{{le}}"}}},
+				{kind: heat, title: "Waits", help: "How many waits a second were how long, all buckets together.", width: 12,
+					queries: []query{{`sum by (le) (rate(gochat_bucket_lock_wait_seconds_bucket{@}[@]))`, "{{le}}"}}},
 				{kind: lines, title: "Time waited", help: "Seconds of waiting in a second, by node: 1 is one goroutine that always waits.", unit: "short", width: 12,
 					queries: []query{{`sum by (instance) (rate(gochat_bucket_lock_wait_seconds_sum{@}[@]))`, "{{instance}}"}}},
 			}},

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
@@ -37,7 +40,7 @@ type kind int
 
 const (
 	lines   kind = iota // over time
-	number              // one, with its last hour behind it
+	number              // of this moment, not the last that there was
 	heat                // of a histogram's buckets
 	ranking             // bars, the longest first
 )
@@ -53,7 +56,7 @@ type panel struct {
 	stacked     bool
 	exemplars   bool              // traces of the latencies shown
 	words       map[string]string // of a number's values
-	none        string            // shown where there is no value
+	none        string            // shown where there is no value; else that nobody reports
 }
 
 // query is PromQL. In it {@ stands for the selectors by job and instance, and [@] for the interval of rates.
@@ -134,7 +137,7 @@ func variables() []cog.Builder[dashboard.VariableModel] {
 		return dashboard.NewQueryVariableBuilder(name).Label(label).Description(help).Datasource(fromPrometheus).
 			Query(dashboard.StringOrMap{Map: map[string]any{"qryType": 1, "query": of, "refId": name}}).
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortAlphabeticalAsc).
-			Multi(true).IncludeAll(true).AllValue(".*").
+			Multi(true).IncludeAll(true).
 			Current(dashboard.VariableOption{
 				Text:  dashboard.StringOrArrayOfString{ArrayOfString: []string{"All"}},
 				Value: dashboard.StringOrArrayOfString{ArrayOfString: []string{"$__all"}},
@@ -150,8 +153,10 @@ func variables() []cog.Builder[dashboard.VariableModel] {
 
 // links are to the others, to the next, and to the traces of messages.
 func links(next board) []cog.Builder[dashboard.DashboardLink] {
-	traces := `/explore?schemaVersion=1&panes={"a":{"datasource":"${traces}","queries":[{"refId":"A","datasource":{"type":"tempo","uid":"${traces}"},` +
-		`"queryType":"traceql","query":"{resource.service.name=~\"gochat-.*\"}"}],"range":{"from":"${__from}","to":"${__to}"}}}`
+	panes := `{"a":{"datasource":"${traces}","queries":[{"refId":"A","datasource":{"type":"tempo","uid":"${traces}"},` +
+		`"queryType":"traceql","query":"{span.gochat.message.id != \"\"}"}],"range":{"from":"${__from}","to":"${__to}"}}}`
+	// What Grafana puts its variables into is not escaped.
+	traces := "/explore?schemaVersion=1&panes=" + regexp.MustCompile(`%24%7B(\w+)%7D`).ReplaceAllString(url.QueryEscape(panes), "$${$1}")
 	return []cog.Builder[dashboard.DashboardLink]{
 		link{dashboard.DashboardLink{Title: "gochat", Type: dashboard.DashboardLinkTypeDashboards, Icon: "external link", Tooltip: "The other dashboards",
 			Tags: []string{"gochat"}, AsDropdown: true, IncludeVars: true, KeepTime: true}},
@@ -173,7 +178,7 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 	for i, q := range p.queries {
 		t := prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Expr(expand(q.expr)).LegendFormat(q.legend).Datasource(metrics)
 		switch p.kind {
-		case ranking:
+		case number, ranking:
 			t = t.Instant()
 		case heat:
 			t = t.Range().Format(prometheus.PromQueryFormatHeatmap)
@@ -196,19 +201,21 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 		levels = append(levels, t)
 	}
 	thresholds = thresholds.Steps(levels)
+	none := cmp.Or(p.none, "nobody reports")
 	last := common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"})
 	switch p.kind {
 	case number:
 		b := stat.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
-			Span(p.width).Height(4).ReduceOptions(last).GraphMode(common.BigValueGraphModeArea).ColorMode(common.BigValueColorModeValue).
-			NoValue(p.none).Mappings(mappings(p.words))
+			Span(p.width).Height(4).ReduceOptions(last).GraphMode(common.BigValueGraphModeNone).Orientation(common.VizOrientationAuto).ColorMode(common.BigValueColorModeValue).
+			NoValue(none).Mappings(mappings(p.words))
 		for _, t := range targets {
 			b = b.WithTarget(t)
 		}
 		return b
 	case heat:
-		b := heatmap.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit("short").Datasource(metrics).
-			Span(p.width).Height(8).Calculate(false).NoValue(p.none)
+		b := heatmap.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit("s").Datasource(metrics).
+			Span(p.width).Height(8).Calculate(false).YAxis(heatmap.NewYAxisConfigBuilder().Unit("s")).
+			Tooltip(heatmap.NewHeatmapTooltipBuilder().Mode(common.TooltipDisplayModeSingle)).NoValue(none)
 		for _, t := range targets {
 			b = b.WithTarget(t)
 		}
@@ -216,14 +223,14 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 	case ranking:
 		b := bargauge.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
 			Span(p.width).Height(8).ReduceOptions(last).Orientation(common.VizOrientationHorizontal).
-			DisplayMode(common.BarGaugeDisplayModeBasic).NoValue(p.none)
+			DisplayMode(common.BarGaugeDisplayModeBasic).NoValue(none)
 		for _, t := range targets {
 			b = b.WithTarget(t)
 		}
 		return b
 	}
 	b := timeseries.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).
-		Span(p.width).Height(8).Min(0).FillOpacity(10).ShowPoints(common.VisibilityModeNever).NoValue(p.none).
+		Span(p.width).Height(8).Min(0).FillOpacity(10).ShowPoints(common.VisibilityModeNever).NoValue(none).
 		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
 	if p.stacked {

@@ -4,6 +4,7 @@ package live
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -65,7 +66,10 @@ func Up(t testing.TB, bin string, settings ...string) *System {
 	ready := make(chan []byte, 1)
 	start(t, exec.Command(bin, args...), func(line []byte) {
 		if strings.Contains(string(line), `"msg":"ready"`) {
-			ready <- line
+			select {
+			case ready <- bytes.Clone(line):
+			default:
+			}
 		}
 	})
 	select {

@@ -31,6 +31,12 @@ func TestContention(t *testing.T) {
 		seen[s] = [2]float64{ratio, waited}
 	}
 	t.Logf("one bucket: %.4f contended, %.6f s/s waited; 32: %.4f, %.6f", seen[one][0], seen[one][1], seen[many][0], seen[many][1])
+	for s, name := range map[*System]string{one: "one bucket", many: "32 buckets"} { // that each was asked, and worked as much
+		taken, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Lock taken").Exprs[0], s.Admin(), 2*length+10*time.Second)))
+		if taken < 100 {
+			t.Errorf("%s: its locks were taken %v times a second: too little to compare", name, taken)
+		}
+	}
 	for i, what := range []string{"contended ratio", "time waited"} {
 		if a, b := seen[one][i], seen[many][i]; a == 0 || a < 10*b || math.IsNaN(a) {
 			t.Errorf("%s: %v with one bucket, %v with 32: want ten times as much", what, a, b)
@@ -38,7 +44,7 @@ func TestContention(t *testing.T) {
 	}
 }
 
-// TestHottestRoom has a room of 1,000 beside rooms of 10, each message as likely in either: the dashboard shows it as the hottest
+// TestHottestRoom has a room of 1,000 beside rooms of 10, and some messages in each: the dashboard shows it as the hottest
 // by far, with its members and its time.
 func TestHottestRoom(t *testing.T) {
 	const big, small = 1000, 10

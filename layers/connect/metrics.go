@@ -145,7 +145,7 @@ func newBucketMetrics(with promauto.Factory, buckets int) []bucketMetrics {
 	}
 	seconds := func(name, help string) *prometheus.HistogramVec {
 		return with.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
-			Buckets: []float64{1e-6, 1e-5, 1e-4, 1e-3, 1e-2, .1, 1}, NativeHistogramBucketFactor: 1.1}, labels)
+			Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, .1, 1}, NativeHistogramBucketFactor: 1.1}, labels)
 	}
 	acquisitions := counter("gochat_bucket_lock_acquisitions_total", "Times a bucket's lock was taken.")
 	contended := counter("gochat_bucket_lock_contended_total", "Times a bucket's lock had to be waited for.")

@@ -15,8 +15,8 @@ type metrics struct {
 	published     prometheus.Counter
 	left          prometheus.Counter
 	swept         prometheus.Counter
-	waiting       prometheus.Gauge
-	oldest        prometheus.Gauge
+	waiting       *prometheus.GaugeVec // without labels: a series only while it is known
+	oldest        *prometheus.GaugeVec
 	batch         prometheus.Histogram
 	commitSeconds prometheus.Histogram
 	stage         prometheus.Histogram
@@ -36,10 +36,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		published: counter("gochat_messages_published_total", "Messages handed to the queue; one that is published again counts again."),
 		left:      counter("gochat_outbox_left_total", "Messages left in the outbox since the queue did not take them when they were committed."),
 		swept:     counter("gochat_outbox_swept_total", "Messages published from the outbox."),
-		waiting: with.NewGauge(prometheus.GaugeOpts{
-			Name: "gochat_outbox_messages", Help: "Messages in the outbox, reported by the node that sweeps it."}),
-		oldest: with.NewGauge(prometheus.GaugeOpts{
-			Name: "gochat_outbox_oldest_age_seconds", Help: "Age of the oldest message in the outbox, reported by the node that sweeps it; 0 if there is none."}),
+		waiting: with.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "gochat_outbox_messages", Help: "Messages in the outbox, reported by the node that sweeps it while it knows."}, nil),
+		oldest: with.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "gochat_outbox_oldest_age_seconds", Help: "Age of the oldest message in the outbox, reported by the node that sweeps it while it knows; 0 if there is none."}, nil),
 		batch: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "gochat_commit_batch_messages", Help: "Messages in one commit.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}}),

@@ -356,7 +356,7 @@ func (p *publisher) delete(ctx context.Context, rows []contract.OutboxPosition) 
 func (p *publisher) sweep(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	defer func() { p.m.waiting.Set(0); p.m.oldest.Set(0) }() // another node sweeps, and says it
+	defer p.unmeasured() // another node sweeps, and says it
 	for {
 		err := p.publishOutbox(ctx, contract.PublishedBySweep, func(made time.Time) bool { return time.Since(made) > sweepAge })
 		if err != nil && ctx.Err() == nil {
@@ -371,18 +371,25 @@ func (p *publisher) sweep(ctx context.Context) error {
 	}
 }
 
-// measure has the metrics know what waits in the outbox. What is not known stays as it was.
+// measure has the metrics know what waits in the outbox.
 func (p *publisher) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	n, oldest, err := p.store.OutboxSize(ctx)
 	if err != nil {
+		p.unmeasured()
 		return
 	}
-	p.m.waiting.Set(float64(n))
+	p.m.waiting.WithLabelValues().Set(float64(n))
 	age := 0.0
 	if n > 0 {
 		age = max(0, time.Since(oldest).Seconds())
 	}
-	p.m.oldest.Set(age)
+	p.m.oldest.WithLabelValues().Set(age)
+}
+
+// unmeasured has the metrics say nothing: 0 would say that nothing waits.
+func (p *publisher) unmeasured() {
+	p.m.waiting.Reset()
+	p.m.oldest.Reset()
 }

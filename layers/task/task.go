@@ -142,7 +142,7 @@ type metrics struct {
 // New builds the layer.
 func New(cfg Config, queue Queue, routes Routes, connects Connects, records Records, tel observability.Telemetry) *Task {
 	with := promauto.With(tel.Metrics)
-	return &Task{
+	t := &Task{
 		cfg: cfg, queue: queue, lookups: lookups{routes: routes, timeout: cfg.Timeout}, connects: connects, records: records, tel: tel,
 		tracer:   tel.Traces.Tracer("gochat/layers/task"),
 		byNode:   make(map[contract.NodeRef]*sender),
@@ -164,6 +164,10 @@ func New(cfg Config, queue Queue, routes Routes, connects Connects, records Reco
 			pushStage:     observability.NewStage(tel.Metrics, observability.StagePush),
 		},
 	}
+	for _, outcome := range []string{"offline", "error", "written", "slow", "gone", "had", "deferred"} {
+		t.m.deliveries.WithLabelValues(outcome) // a series from the start, so that the first is an increase
+	}
+	return t
 }
 
 // Run consumes until ctx ends and what was handed over is done. It is called once.

@@ -31,7 +31,7 @@ type Metrics struct {
 	errors                *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) *Metrics {
+func newMetrics(r prometheus.Registerer, partitions int) *Metrics {
 	f := promauto.With(r)
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -58,6 +58,10 @@ func newMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Failures of the queue by what was attempted.",
 		}, []string{"op"}),
 	}
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "gochat_queue_partitions",
+		Help: "Partitions of the queue, each of which is read by one process.",
+	}).Set(float64(partitions))
 	for _, op := range []Op{OpPublish, OpFull, OpRead, OpHandle, OpAck, OpDecode, OpSetAside, OpStats} {
 		m.errors.WithLabelValues(string(op)) // a series from the start, so that the first failure is an increase
 	}

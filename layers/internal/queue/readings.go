@@ -28,7 +28,7 @@ type Readings struct {
 // NewReadings registers the metrics, so a Registerer takes one.
 func NewReadings(cfg Config, tel observability.Telemetry) *Readings {
 	return &Readings{
-		Metrics: newMetrics(tel.Metrics), cfg: cfg, log: tel.Log,
+		Metrics: newMetrics(tel.Metrics, cfg.Partitions), cfg: cfg, log: tel.Log,
 		redelivered: make([]atomic.Int64, cfg.Partitions), state: make(map[int]error),
 	}
 }

@@ -61,7 +61,7 @@ func (s *Store) begin(ctx context.Context, operation string) (context.Context, f
 			trace.WithAttributes(s.telemetry.system, attribute.String("db.operation.name", operation)))
 	}
 	return ctx, func(err *error) {
-		s.telemetry.seconds.WithLabelValues(operation).Observe(time.Since(start).Seconds())
+		observability.Observe(s.telemetry.seconds.WithLabelValues(operation), time.Since(start).Seconds(), trace.SpanContextFromContext(ctx))
 		var answer *contract.Error
 		failed := *err != nil && (!errors.As(*err, &answer) || errors.Is(*err, errAway))
 		if failed {
