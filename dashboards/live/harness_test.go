@@ -43,8 +43,8 @@ func Build(t testing.TB) string {
 type System struct {
 	bin string
 	at  struct {
-		API, WebSocket, Admin string
-		TCP                   []string
+		API, WebSocket, Admin, Page string
+		TCP                         []string
 	}
 }
 

@@ -17,7 +17,7 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	f := promauto.With(r)
-	return &metrics{
+	m := &metrics{
 		lives: f.NewCounter(prometheus.CounterOpts{
 			Name: "gochat_discovery_lives_total",
 			Help: "Leases this process has lived under. More than one: a lease was lost.",
@@ -43,4 +43,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Partitions, or exclusive jobs, that this process owns and runs at this moment.",
 		}, []string{"name"}),
 	}
+	for _, outcome := range []string{"ok", "error", "lost"} {
+		m.renewed.WithLabelValues(outcome) // a series from the start, so that the first is an increase
+	}
+	return m
 }
