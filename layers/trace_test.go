@@ -79,6 +79,7 @@ type tracedMessage struct {
 	frames  []testclient.Frame // as clients got them
 	held    held               // by whom: a receiver, or the sender whose own connection gets no copy
 	offline bool               // whom it is for has no connection
+	crowded bool               // so many came at once that a node may have been late with it
 	routed  bool               // the node that was asked has passed it on: only it knew which conversation it is of
 }
 
@@ -233,7 +234,7 @@ func (s *traced) check(m *tracedMessage) (wrong []string) {
 		if m.offline {
 			outcome = "offline"
 		}
-		if got := process.Attrs["gochat.outcome"]; got != outcome {
+		if got := process.Attrs["gochat.outcome"]; got != outcome && !(m.crowded && got == "late") {
 			fault("outcome %s, want %s", got, outcome)
 		}
 	}
@@ -514,7 +515,7 @@ func (s *traced) thousand(t *testing.T, p *people) {
 		if !private(n) {
 			m = known("receive frame", p.all(), got(t, p.conns, text(n)))
 		}
-		ids[m.traceID] = true
+		ids[m.traceID], m.crowded = true, true
 		if s.complete(t, m); t.Failed() {
 			return
 		}
