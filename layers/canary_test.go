@@ -146,10 +146,12 @@ func openStore(t *testing.T, cfg Config) *store.Store {
 func TestCanaryIsNobody(t *testing.T) {
 	t.Parallel()
 	cfg := watching(embeddedBackend(t).config())
-	cfg.Canary = canary.Config{Interval: 100 * time.Millisecond, Timeout: 100 * time.Millisecond}
+	cfg.Canary = canary.Config{Interval: 300 * time.Millisecond, Timeout: 300 * time.Millisecond}
 	r := start(t, cfg, All()...)
 	ann := testclient.Register(t, r.api(), "ann")
-	eventually(t, "messages come through", func() bool { return metric(t, r, "gochat_canary_messages_total", `outcome="received"`) > 0 })
+	eventually(t, "messages come through", func() bool { // in time or not: the machine has much else to do
+		return metric(t, r, "gochat_canary_messages_total", `outcome="received"`)+metric(t, r, "gochat_canary_messages_total", `outcome="late"`) > 0
+	})
 	users := canaries(t, cfg)
 	if len(users) != 1 {
 		t.Fatalf("there are the canaries %v, want one", users)

@@ -208,8 +208,9 @@ func TestReconnectStorm(t *testing.T) {
 	for _, over := range most.over(bound) {
 		t.Errorf("over its bound: %s", over)
 	}
-	// The look at the strain sees what there is: each part of it is over a bound of half of what a storm must make.
-	seen := strain{logic: 10, connect: conns / 2, connections: conns / 2, redis: float64(cfg.Redis.PoolSize) / 2, database: 0.5, queueBytes: -1}
+	// The look at the strain sees what there is: each part of it is over a bound that is below what a storm must make.
+	// How many connections are at work at once is the machine's; a node at rest has a tenth of these goroutines.
+	seen := strain{logic: 10, connect: conns / 10, connections: conns / 2, redis: float64(cfg.Redis.PoolSize) / 2, database: 0.5, queueBytes: -1}
 	if over := most.over(seen); len(over) != 6 {
 		t.Errorf("not seen at work, at most %+v: only %q", most, over)
 	}

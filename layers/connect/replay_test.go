@@ -329,30 +329,37 @@ func TestReplayPaced(t *testing.T) {
 // stored and pushed. Each gets every message that followed, once and in order.
 func TestReplayRacesPushes(t *testing.T) {
 	const rounds, before, messages = 10, 30, 150
-	resumes := map[string]object{"named": {"dm:1:2": 10}, "unread": {}}
+	resumes := map[string]func(contract.Conversation) object{
+		"named":  func(c contract.Conversation) object { return object{string(c): 10} },
+		"unread": func(contract.Conversation) object { return object{} },
+	}
 	for name, resume := range resumes {
 		t.Run(name, func(t *testing.T) {
 			logic, s := stocked(nil)
+			var user contract.UserID // of the round
+			var conversation contract.Conversation
 			logic.inbox = func(context.Context, *contract.InboxRequest) (*contract.InboxReply, error) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				last := int64(len(s.messages["dm:1:2"]))
+				last := int64(len(s.messages[conversation]))
 				return &contract.InboxReply{Entries: []contract.InboxEntry{
-					{Conversation: "dm:1:2", LastSeq: last, ReadSeq: 10, Unread: last - 10}}}, nil
+					{Conversation: conversation, LastSeq: last, ReadSeq: 10, Unread: last - 10}}}, nil
 			}
 			n := startNode(t, logic, func(c *Connect) { c.cfg.QueueBytes = 64 << 20 })
 			for round := range rounds {
 				s.mu.Lock()
-				s.messages["dm:1:2"] = nil
+				user = contract.UserID(2 + round) // nobody of the last round, who may not have gone yet
+				conversation = contract.DirectConversation(1, user)
 				s.mu.Unlock()
 				for range before {
-					s.add("dm:1:2", "x")
+					s.add(conversation, "x")
 				}
 				var racing sync.WaitGroup
 				pushes := make(chan contract.Delivery, messages)
 				racing.Go(func() {
 					for range messages {
-						pushes <- s.add("dm:1:2", "x")
+						pushes <- s.add(conversation, "x")
+						time.Sleep(100 * time.Microsecond) // so that some come after who asks
 					}
 					close(pushes)
 				})
@@ -366,12 +373,12 @@ func TestReplayRacesPushes(t *testing.T) {
 				var conns []*testclient.Conn
 				for i := range 4 {
 					c := transports[(round+i)%len(transports)].dial(t, n)
-					c.Send(t, object{"op": 6, "authToken": token(2, i), "resume": resume})
+					c.Send(t, object{"op": 6, "authToken": token(user, i), "resume": resume(conversation)})
 					conns = append(conns, c)
 				}
 				racing.Wait()
 				for _, c := range conns {
-					awaitSeqs(t, c, "dm:1:2", upTo(11, before+messages)...)
+					awaitSeqs(t, c, conversation, upTo(11, before+messages)...)
 					c.Close()
 				}
 			}
