@@ -18,6 +18,26 @@ run: build ## build everything and run all five layers in one process
 build: page ## build the page and bin/gochat
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gochat ./cmd/gochat
 
+# What runs in containers. OFFLINE=1 makes the images from Debian's packages, on machines that reach no registry.
+COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(OFFLINE),--env-file docker/offline/images.env) \
+	-p gochat -f docker/compose.yml $(addprefix --profile ,$(PROFILES))
+
+.PHONY: image
+image: $(if $(OFFLINE),page) ## build the image gochat:latest; OFFLINE=1 without a registry
+	$(if $(OFFLINE),VERSION=$(VERSION) docker/offline/build.sh gochat,docker build -f docker/Dockerfile --build-arg VERSION=$(VERSION) -t gochat:latest .)
+
+.PHONY: up
+up: image ## the whole platform in containers; PROFILES='observability rabbitmq kafka', SCALE='--scale connect=3', QUEUE_DRIVER, OFFLINE=1
+	$(if $(OFFLINE),docker/offline/build.sh etcd redis postgres rabbitmq nginx prometheus)
+	docker/secrets.sh
+	$(COMPOSE) up -d $(SCALE)
+	@curl -sSfk -o /dev/null --retry 120 --retry-delay 1 --retry-all-errors https://localhost:$${HTTPS_PORT:-8443}/v1/openapi.json 2>/dev/null
+	@echo "gochat is at https://localhost:$${HTTPS_PORT:-8443}/ (its certificate is its own); tcp at $${TCP_PORT:-7001}, with TLS at $${TCP_TLS_PORT:-7443}"
+
+.PHONY: down
+down: ## stop what make up has started; what is stored stays (make down VOLUMES=-v: not)
+	$(COMPOSE) --profile observability --profile rabbitmq --profile kafka down $(VOLUMES)
+
 .PHONY: page
 page: $(PAGE) ## build the chat page
 
@@ -44,6 +64,10 @@ check: page ## formatting, vet, staticcheck, types of the page
 	go tool staticcheck ./...
 	cd dashboards && go vet ./... && go tool staticcheck ./...
 	cd $(WEB) && $(NPM) run lint
+
+.PHONY: e2e
+e2e: setup page ## the suite that drives containers; RUN=NAME for those of that name
+	RUN='$(RUN)' bash .ci/e2e
 
 .PHONY: faults
 faults: setup page ## kill every part under load; FAULTS_SEED and FAULTS_ROUNDS go through it again, or longer

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -148,6 +149,7 @@ func TestLesson25Advertise(t *testing.T) {
 		{"every address of IPv6", "[::]:7080", "", false},
 		{"every address advertised", "127.0.0.1:7080", "0.0.0.0:7080", false},
 		{"every address, one advertised", "0.0.0.0:7080", "node-1:7080", true},
+		{"every address, the own name advertised", "0.0.0.0:7080", "hostname:0", true},
 		{"one address", "127.0.0.1:0", "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,14 +160,20 @@ func TestLesson25Advertise(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what others see", func(t *testing.T) {
-		cfg := patient(embeddedBackend(t).config())
-		cfg.RPC.Listen, cfg.RPC.Advertise = "127.0.0.1:0", "node-1.example:7080"
-		start(t, cfg, contract.LayerLogic)
-		if got := logicNodes(t, cfg); len(got) != 1 || got[0].Addr != "node-1.example:7080" {
-			t.Errorf("got %v, want what is advertised", got)
-		}
-	})
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for advertise, want := range map[string]string{"node-1.example:7080": "node-1.example:7080", "hostname:7080": net.JoinHostPort(name, "7080")} {
+		t.Run("what others see of "+advertise, func(t *testing.T) {
+			cfg := patient(embeddedBackend(t).config())
+			cfg.RPC.Listen, cfg.RPC.Advertise = "127.0.0.1:0", advertise
+			start(t, cfg, contract.LayerLogic)
+			if got := logicNodes(t, cfg); len(got) != 1 || got[0].Addr != want {
+				t.Errorf("got %v, want %s", got, want)
+			}
+		})
+	}
 }
 
 func TestLesson25OwnDependencies(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"gochat/e2e/traces"
 	"gochat/layers/internal/testclient"
-	"gochat/layers/internal/testotlp"
 )
 
 // series are the names and labels of all that /metrics shows, but for the rooms by their number: those are counted.
@@ -124,7 +124,7 @@ func TestLogsSaveNoSecrets(t *testing.T) {
 	t.Parallel()
 	cfg := embeddedBackend(t).config()
 	cfg.Log.Level, cfg.Trace.SampleRatio = "debug", 1
-	spans := testotlp.Start(t)
+	spans := collector(t)
 	r := node{Layers: All(), Config: cfg, Env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + spans.URL, "OTEL_BSP_SCHEDULE_DELAY=100"}}.spawn(t)
 	secrets := map[string]string{"the rpc secret": cfg.RPC.Secret, "Redis' password": cfg.Redis.Password}
 	var people []*testclient.User
@@ -195,7 +195,7 @@ func TestLogsSaveNoSecrets(t *testing.T) {
 	}
 	var attributes strings.Builder
 	of := make(map[string]int)
-	for _, span := range spans.Find(func(*testotlp.Span) bool { return true }) {
+	for _, span := range spans.Find(func(*traces.Span) bool { return true }) {
 		of[span.Name]++
 		fmt.Fprintln(&attributes, span.Name)
 		for key, value := range span.Attrs {

@@ -6,26 +6,24 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/go-faster/city"
-
+	"gochat/e2e/traces"
 	frames "gochat/layers/connect/wire"
 	"gochat/layers/internal/contract"
 	"gochat/layers/internal/store"
 	"gochat/layers/internal/testclient"
 	"gochat/layers/internal/testdeps"
-	"gochat/layers/internal/testotlp"
 	"gochat/layers/internal/testwait"
 	"gochat/observability"
 )
 
 // traced is a process for each layer, two of them of connect, that send all their spans to one endpoint.
 type traced struct {
-	spans    *testotlp.Collector
+	spans    *traces.Collector
 	store    *store.Store
 	cfg      Config
 	api      *running
@@ -38,11 +36,22 @@ func (s *traced) all() []*running {
 	return []*running{s.api, s.logic, s.task, s.connects[0], s.connects[1]}
 }
 
+// collector is a trace endpoint, which ends with the test.
+func collector(t testing.TB) *traces.Collector {
+	t.Helper()
+	c, err := traces.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // startTraced starts them, with the queue on the driver, each spoiled like that, to sample so much of what nobody asks for.
 func startTraced(t *testing.T, driver, spoiled string, ratio float64) *traced {
 	t.Helper()
 	b := migrated(t, backend{etcd: testdeps.Etcd(t).Endpoint(), redis: testdeps.Redis(t).Addr(), database: testdeps.Postgres(t)})
-	s := &traced{spans: testotlp.Start(t), cfg: b.config()}
+	s := &traced{spans: collector(t), cfg: b.config()}
 	s.cfg.Trace.SampleRatio = ratio
 	s.cfg.Queue.Driver = driver
 	if driver != DriverRedis {
@@ -68,234 +77,40 @@ func (s *traced) spawn(t *testing.T, spoiled, layer string) *running {
 		"OTEL_EXPORTER_OTLP_ENDPOINT=" + s.spans.URL, "OTEL_BSP_SCHEDULE_DELAY=100"}}.spawn(t)
 }
 
-// tracedMessage is a message as its sender and its receivers know it.
-type tracedMessage struct {
-	root    string // the span that its trace begins with
-	id      string
-	traceID string
-	seq     int
-	conv    string
-	parent  string             // the span that a client's traceparent named; "" without one
-	frames  []testclient.Frame // as clients got them
-	held    held               // by whom: a receiver, or the sender whose own connection gets no copy
-	offline bool               // whom it is for has no connection
-	crowded bool               // so many came at once that a node may have been late with it
-	routed  bool               // the node that was asked has passed it on: only it knew which conversation it is of
-}
-
-// held are the users whose connections a message is for, by node.
-type held [2][]int
-
-// nodes is on how many there are any.
-func (h held) nodes() (n int) {
-	for _, users := range h {
-		if len(users) > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// fanOuts are the buckets in which the message has a span, for each node: those with a member of the room, each once;
-// or those of the people, one for each of them.
-func (s *traced) fanOuts(m *tracedMessage) (byNode []string) {
-	for _, users := range m.held {
-		if len(users) == 0 {
-			continue
-		}
-		var buckets []int
-		for _, u := range users {
-			buckets = append(buckets, int(city.Hash64([]byte(strconv.Itoa(u)))&uint64(s.cfg.Connect.Buckets-1)))
-		}
-		slices.Sort(buckets)
-		if strings.HasPrefix(m.conv, "room:") {
-			buckets = slices.Compact(buckets)
-		}
-		byNode = append(byNode, fmt.Sprint(buckets))
-	}
-	slices.Sort(byNode)
-	return byNode
-}
-
-// edge is spans that a trace has under others: "service name KIND".
-type edge struct {
-	name, parent string
-	want         int // of them; -1 is one for each bucket, see fanOuts
-}
-
 type object = map[string]any
 
-// check says all that is wrong with the message's trace.
-func (s *traced) check(m *tracedMessage) (wrong []string) {
-	fault := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	spans := s.spans.Trace(m.traceID)
-	byID := make(map[string]*testotlp.Span)
-	named := make(map[string][]*testotlp.Span)
-	for _, span := range spans {
-		if byID[span.ID] != nil {
-			fault("two spans have the id %s", span.ID)
-		}
-		byID[span.ID] = span
-		key := strings.TrimPrefix(span.Service, "gochat-") + " " + span.Name + " " + span.Kind
-		named[key] = append(named[key], span)
-	}
-	roots := 0
-	for _, span := range spans {
-		parent := byID[span.Parent]
-		switch {
-		case span.Parent == m.parent:
-			roots++
-			if span.Name != m.root {
-				fault("the root is %q, want %q", span.Name, m.root)
-			}
-		case parent == nil:
-			fault("%s %s: its parent has not come", span.Service, span.Name)
-		case span.Start.Before(parent.Start):
-			fault("%s begins before its parent %s", span.Name, parent.Name)
-		}
-		for _, key := range []string{"gochat.message.id", "messaging.message.id"} {
-			if id, has := span.Attrs[key]; has && id != m.id {
-				fault("%s: %s is %s, want %s", span.Name, key, id, m.id)
-			}
-		}
-	}
-	if roots != 1 {
-		fault("%d spans under %q, want 1 root", roots, m.parent)
-	}
+// held are the users whose connections a message is for, by node.
+type held [][]int
 
-	caller := "api"
-	if m.root == "receive frame" {
-		caller = "connect"
-	}
-	root := caller + " " + m.root + " SERVER"
-	edges := []edge{
-		{root, "", 1},
-		{caller + " Logic/Send CLIENT", root, 1},
-		{"logic Logic/Send SERVER", caller + " Logic/Send CLIENT", 1},
-	}
-	if m.routed {
-		edges[2].want, edges[2].parent = 2, "" // that it is a chain shows by each having one parent
-		edges = append(edges, edge{"logic Logic/Send CLIENT", "logic Logic/Send SERVER", 1})
-	}
-	edges = append(edges, []edge{
-		{"logic commit INTERNAL", "logic Logic/Send SERVER", 1},
-		{"logic send gochat.deliveries PRODUCER", "logic Logic/Send SERVER", 1},
-		{"task process gochat.deliveries CONSUMER", "logic send gochat.deliveries PRODUCER", 1},
-		{"task Connect/Push CLIENT", "task process gochat.deliveries CONSUMER", m.held.nodes()},
-		{"connect Connect/Push SERVER", "task Connect/Push CLIENT", m.held.nodes()},
-		{"connect fan-out bucket INTERNAL", "connect Connect/Push SERVER", -1},
-	}...)
-	for _, e := range edges {
-		got := named[e.name]
-		if e.want >= 0 && len(got) != e.want {
-			fault("%d spans %q, want %d", len(got), e.name, e.want)
-		}
-		for _, span := range got {
-			if e.parent != "" && !slices.Contains(named[e.parent], byID[span.Parent]) {
-				fault("%q has another parent than %q", e.name, e.parent)
-			}
-			if _, has := span.Attrs["gochat.message.id"]; !has && span.Name != "Logic/Send" && span.Name != m.root {
-				fault("%q does not say which message", e.name)
-			}
-		}
-	}
-	var fanOuts []string
-	for _, push := range named["connect Connect/Push SERVER"] {
-		var buckets []int
-		for _, span := range named["connect fan-out bucket INTERNAL"] {
-			if span.Parent == push.ID && span.Instance == push.Instance {
-				buckets = append(buckets, span.Int("gochat.bucket"))
-			}
-		}
-		slices.Sort(buckets)
-		fanOuts = append(fanOuts, fmt.Sprint(buckets))
-	}
-	slices.Sort(fanOuts)
-	if want := s.fanOuts(m); !slices.Equal(fanOuts, want) {
-		fault("fan-out in the buckets %v, want %v", fanOuts, want)
-	}
-	for key, others := range named {
-		// What was asked of the database on the way is all there may be besides.
-		expected := slices.ContainsFunc(edges, func(e edge) bool { return e.name == key })
-		if !expected && (!strings.HasPrefix(key, "logic ") || others[0].Attrs["db.system.name"] == "") {
-			fault("%d spans %q, which nobody expects", len(others), key)
-		}
-	}
-
-	for _, process := range named["task process gochat.deliveries CONSUMER"] {
-		producer := byID[process.Parent]
-		if producer == nil || !slices.Contains(process.Links, testotlp.Link{TraceID: m.traceID, ID: producer.ID}) {
-			fault("the consumer is not linked to the producer")
-		}
-		if process.Attrs["gochat.attempt"] != "1" {
-			fault("attempt %s, want 1", process.Attrs["gochat.attempt"])
-		}
-		outcome := "pushed"
-		if m.offline {
-			outcome = "offline"
-		}
-		if got := process.Attrs["gochat.outcome"]; got != outcome && !(m.crowded && got == "late") {
-			fault("outcome %s, want %s", got, outcome)
-		}
-	}
-	written := func(name string) (n int) {
-		for _, span := range named[name] {
-			n += span.Int("gochat.written") + span.Int("gochat.queued")
-		}
-		return n
-	}
-	for _, name := range []string{"task Connect/Push CLIENT", "connect Connect/Push SERVER", "connect fan-out bucket INTERNAL"} {
-		if got := written(name); got != len(m.frames) {
-			fault("%q wrote %d in all, clients got %d", name, got, len(m.frames))
-		}
-	}
-
-	for _, f := range m.frames {
-		if f.Str("id") != m.id || f.Str("traceId") != m.traceID || f.Int("seq") != m.seq {
-			fault("a frame has id %s, trace %s, seq %d", f.Str("id"), f.Str("traceId"), f.Int("seq"))
-		}
-	}
-	for _, server := range named["logic Logic/Send SERVER"] {
-		if m.routed && server.Attrs["gochat.message.id"] == "" {
-			continue // which has only passed it on
-		}
-		if server.Attrs["gochat.message.id"] != m.id || server.Int("gochat.seq") != m.seq {
-			fault("logic's span says message %s, seq %s", server.Attrs["gochat.message.id"], server.Attrs["gochat.seq"])
-		}
-		for _, stored := range s.stored(m) {
-			if stored.ID.String() != m.id || stored.Traceparent != "00-"+m.traceID+"-"+server.ID+"-01" {
-				fault("stored as %s with traceparent %s", stored.ID, stored.Traceparent)
-			}
+// check says all that is wrong with the message's trace, and with the trace that its row names.
+func (s *traced) check(m *traces.Message) []string {
+	spans := s.spans.Trace(m.TraceID)
+	wrong := m.Check(spans, s.cfg.Connect.Buckets)
+	if accepted := m.Accepted(spans); accepted != "" {
+		stored := s.stored(m)
+		if stored.ID.String() != m.ID || stored.Traceparent != "00-"+m.TraceID+"-"+accepted+"-01" {
+			wrong = append(wrong, fmt.Sprintf("stored as %s with traceparent %s", stored.ID, stored.Traceparent))
 		}
 	}
 	return wrong
 }
 
 // stored is the message's row.
-func (s *traced) stored(m *tracedMessage) []contract.Message {
-	rows, _, err := s.store.History(context.Background(), contract.Conversation(m.conv), int64(m.seq-1), 0, 1)
+func (s *traced) stored(m *traces.Message) contract.Message {
+	rows, _, err := s.store.History(context.Background(), contract.Conversation(m.Conversation), int64(m.Seq-1), 0, 1)
 	if err != nil || len(rows) == 0 {
-		return []contract.Message{{}} // which is no row of anybody's
+		return contract.Message{} // which is no row of anybody's
 	}
-	return rows
+	return rows[0]
 }
 
 // complete waits until the message's trace is.
-func (s *traced) complete(t *testing.T, m *tracedMessage) {
+func (s *traced) complete(t *testing.T, m *traces.Message) {
 	t.Helper()
 	var wrong []string
 	if !testwait.Soon(func() bool { wrong = s.check(m); return len(wrong) == 0 }) {
-		t.Errorf("trace %s of message %s:\n\t%s\n%s", m.traceID, m.id, strings.Join(wrong, "\n\t"), s.picture(m.traceID))
+		t.Errorf("trace %s of message %s:\n\t%s\n%s", m.TraceID, m.ID, strings.Join(wrong, "\n\t"), traces.Picture(s.spans.Trace(m.TraceID)))
 	}
-}
-
-// picture is the trace in words.
-func (s *traced) picture(traceID string) string {
-	var b strings.Builder
-	for _, span := range s.spans.Trace(traceID) {
-		fmt.Fprintf(&b, "%s %s %s %s in %s %v\n", span.Service, span.Name, span.Kind, span.ID, span.Parent, span.Attrs)
-	}
-	return b.String()
 }
 
 // people are connected to both nodes: three each by websocket and by tcp, all in the room.
@@ -327,7 +142,8 @@ func (s *traced) people(t *testing.T) *people {
 }
 
 // held are some of the people.
-func (p *people) held(some ...int) (h held) {
+func (p *people) held(some ...int) held {
+	h := make(held, 2)
 	for _, i := range some {
 		h[i%2] = append(h[i%2], p.users[i].ID)
 	}
@@ -347,9 +163,18 @@ func got(t *testing.T, conns []*testclient.Conn, text string) (all []testclient.
 }
 
 // known is the message by one of its frames.
-func known(root string, by held, came []testclient.Frame) *tracedMessage {
+func known(root string, by held, came []testclient.Frame) *traces.Message {
 	f := came[0]
-	return &tracedMessage{root: root, id: f.Str("id"), traceID: f.Str("traceId"), seq: f.Int("seq"), conv: f.Str("conversation"), frames: came, held: by}
+	return &traces.Message{Root: root, ID: f.Str("id"), TraceID: f.Str("traceId"), Seq: f.Int("seq"), Conversation: f.Str("conversation"),
+		Frames: framesOf(came), Held: by}
+}
+
+// framesOf are what the checker of traces wants to know of them.
+func framesOf(came []testclient.Frame) (all []traces.Frame) {
+	for _, f := range came {
+		all = append(all, traces.Frame{ID: f.Str("id"), TraceID: f.Str("traceId"), Seq: f.Int("seq")})
+	}
+	return all
 }
 
 // TestTraces: a message is one trace from the request to the sockets, whichever way it comes and goes.
@@ -360,7 +185,7 @@ func TestTraces(t *testing.T) {
 			s := startTraced(t, driver, "", 1)
 			p := s.people(t)
 			away := testclient.Register(t, s.api.api(), "away")
-			receipt := func(path, text string) *tracedMessage {
+			receipt := func(path, text string) *traces.Message {
 				var r struct {
 					ID           string
 					Conversation string
@@ -368,11 +193,11 @@ func TestTraces(t *testing.T) {
 					TraceID      string `json:"traceId"`
 				}
 				p.users[0].Must(t, http.MethodPost, path, map[string]any{"msg": text}, &r)
-				return &tracedMessage{id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID}
+				return &traces.Message{ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, TraceID: r.TraceID}
 			}
 			t.Run("room by REST", func(t *testing.T) {
 				m := receipt(fmt.Sprint("/v1/rooms/", p.room, "/messages"), "by rest")
-				m.root, m.held, m.frames = "POST /v1/rooms/:id/messages", p.all(), got(t, p.conns, "by rest")
+				m.Root, m.Held, m.Frames = "POST /v1/rooms/:id/messages", p.all(), framesOf(got(t, p.conns, "by rest"))
 				s.complete(t, m)
 			})
 			t.Run("room by websocket", func(t *testing.T) {
@@ -382,7 +207,7 @@ func TestTraces(t *testing.T) {
 			t.Run("room by tcp", func(t *testing.T) {
 				p.conns[5].Send(t, object{"op": 3, "roomId": p.room, "msg": "by tcp", "clientId": "c"})
 				m := known("receive frame", p.all(), got(t, p.conns, "by tcp"))
-				if ack := p.conns[5].AwaitOp(t, int(frames.OpAck)); ack.Str("traceId") != m.traceID || ack.Str("id") != m.id {
+				if ack := p.conns[5].AwaitOp(t, int(frames.OpAck)); ack.Str("traceId") != m.TraceID || ack.Str("id") != m.ID {
 					t.Errorf("the ack says trace %s, message %s", ack.Str("traceId"), ack.Str("id"))
 				}
 				s.complete(t, m)
@@ -394,8 +219,8 @@ func TestTraces(t *testing.T) {
 			t.Run("private offline", func(t *testing.T) {
 				m := receipt(fmt.Sprint("/v1/users/", away.ID, "/messages"), "for later")
 				// The sender's own connection gets it.
-				m.root, m.held, m.frames = "POST /v1/users/:id/messages", p.held(0), got(t, p.conns[:1], "for later")
-				m.routed, m.offline = true, true
+				m.Root, m.Held, m.Frames = "POST /v1/users/:id/messages", p.held(0), framesOf(got(t, p.conns[:1], "for later"))
+				m.Routed, m.Offline = true, true
 				s.complete(t, m)
 			})
 			t.Run("nobody online", func(t *testing.T) {
@@ -406,7 +231,7 @@ func TestTraces(t *testing.T) {
 				}
 				other := testclient.Register(t, s.api.api(), "other")
 				other.Must(t, http.MethodPost, fmt.Sprint("/v1/users/", away.ID, "/messages"), map[string]any{"msg": "for nobody"}, &r)
-				s.complete(t, &tracedMessage{root: "POST /v1/users/:id/messages", id: r.ID, conv: r.Conversation, seq: r.Seq, traceID: r.TraceID, routed: true, offline: true})
+				s.complete(t, &traces.Message{Root: "POST /v1/users/:id/messages", ID: r.ID, Conversation: r.Conversation, Seq: r.Seq, TraceID: r.TraceID, Routed: true, Offline: true})
 			})
 			t.Run("seed's room", func(t *testing.T) {
 				s.seed(t, "/push/pushRoom", object{"op": 3, "msg": "as ever", "roomId": p.room, "authToken": p.users[1].Token})
@@ -416,7 +241,7 @@ func TestTraces(t *testing.T) {
 				s.seed(t, "/push/push", object{"op": 2, "msg": "as ever to you", "toUserId": fmt.Sprint(p.users[4].ID), "roomId": p.room, "authToken": p.users[2].Token})
 				// Both have one connection, on the same node.
 				m := known("POST /push/push", p.held(2, 4), got(t, []*testclient.Conn{p.conns[4], p.conns[2]}, "as ever to you"))
-				m.routed = true
+				m.Routed = true
 				s.complete(t, m)
 			})
 			t.Run("request with a trace", func(t *testing.T) {
@@ -444,9 +269,9 @@ func (s *traced) resumes(t *testing.T, p *people, away *testclient.User) {
 	c.Send(t, object{"op": 6, "authToken": away.Token, "resume": object{}})
 	frame := c.AwaitText(t, "for later")
 	eventually(t, "a resume linked to the message's trace", func() bool {
-		return len(s.spans.Find(func(span *testotlp.Span) bool {
+		return len(s.spans.Find(func(span *traces.Span) bool {
 			return span.Name == "resume" && span.Parent == "" && span.Service == "gochat-connect" && span.Int("gochat.messages") == 2 &&
-				slices.ContainsFunc(span.Links, func(l testotlp.Link) bool { return l.TraceID == frame.Str("traceId") })
+				slices.ContainsFunc(span.Links, func(l traces.Link) bool { return l.TraceID == frame.Str("traceId") })
 		})) == 1
 	})
 }
@@ -459,10 +284,10 @@ func (s *traced) follows(t *testing.T, p *people, byFrame, byRequest string) {
 	s.request(t, p, "yours by request", "00-"+byRequest+"-"+parent+"-01")
 	frame := known("receive frame", p.all(), got(t, p.conns, "yours by frame"))
 	request := known("POST /v1/rooms/:id/messages", p.all(), got(t, p.conns, "yours by request"))
-	if frame.traceID != byFrame || request.traceID != byRequest {
-		t.Errorf("traces %s and %s, want the clients' %s and %s", frame.traceID, request.traceID, byFrame, byRequest)
+	if frame.TraceID != byFrame || request.TraceID != byRequest {
+		t.Errorf("traces %s and %s, want the clients' %s and %s", frame.TraceID, request.TraceID, byFrame, byRequest)
 	}
-	frame.parent, request.parent = parent, parent
+	frame.Parent, request.Parent = parent, parent
 	s.complete(t, frame)
 	s.complete(t, request)
 }
@@ -515,13 +340,17 @@ func (s *traced) thousand(t *testing.T, p *people) {
 		if !private(n) {
 			m = known("receive frame", p.all(), got(t, p.conns, text(n)))
 		}
-		ids[m.traceID], m.crowded = true, true
+		ids[m.TraceID], m.MayBeLate = true, true
 		if s.complete(t, m); t.Failed() {
 			return
 		}
 	}
 	if len(ids) != messages {
 		t.Errorf("%d traces for %d messages", len(ids), messages)
+	}
+	const overdue = 250 * time.Millisecond // of package task
+	for _, span := range traces.LateWithoutReason(s.spans.Find(func(*traces.Span) bool { return true }), overdue) {
+		t.Errorf("trace %s: late, though no node was", span.TraceID)
 	}
 }
 
@@ -569,7 +398,7 @@ func TestTracesAsked(t *testing.T) {
 	const byFrame, byRequest = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b71692033314bf92f3577b34da6"
 	s.follows(t, p, byFrame, byRequest)
 	s.stop(t)
-	others := s.spans.Find(func(span *testotlp.Span) bool { return span.TraceID != byFrame && span.TraceID != byRequest })
+	others := s.spans.Find(func(span *traces.Span) bool { return span.TraceID != byFrame && span.TraceID != byRequest })
 	for _, span := range others {
 		t.Errorf("%s %s %s %v is a span of what nobody has asked for", span.Service, span.Name, span.TraceID, span.Attrs)
 	}
@@ -599,19 +428,19 @@ func TestTracesCut(t *testing.T) {
 			m := known("receive frame", p.all(), got(t, p.conns, "cut"))
 			ack := p.conns[0].AwaitOp(t, int(frames.OpAck))
 			s.stop(t)
-			if m.traceID == "" {
-				m.traceID = ack.Str("traceId")
+			if m.TraceID == "" {
+				m.TraceID = ack.Str("traceId")
 			}
-			if m.traceID == "" { // nobody was told; there has been one frame for a room
-				for _, root := range s.spans.Find(func(span *testotlp.Span) bool { return span.Name == m.root && span.Attrs["gochat.op"] == "3" }) {
-					m.traceID = root.TraceID
+			if m.TraceID == "" { // nobody was told; there has been one frame for a room
+				for _, root := range s.spans.Find(func(span *traces.Span) bool { return span.Name == m.Root && span.Attrs["gochat.op"] == "3" }) {
+					m.TraceID = root.TraceID
 				}
 			}
 			wrong := s.check(m)
 			t.Logf("%d faults: %q", len(wrong), wrong)
 			found := slices.ContainsFunc(wrong, func(fault string) bool { return strings.Contains(fault, test.fault) })
 			if test.cut == "" && len(wrong) > 0 || test.cut != "" && !found {
-				t.Errorf("%d faults, %q, want %q:\n%s", len(wrong), wrong, test.fault, s.picture(m.traceID))
+				t.Errorf("%d faults, %q, want %q:\n%s", len(wrong), wrong, test.fault, traces.Picture(s.spans.Trace(m.TraceID)))
 			}
 		})
 	}
@@ -637,11 +466,11 @@ func TestTraceOfRetry(t *testing.T) {
 	got(t, p.conns, "again")
 	eventually(t, "the second attempt, under the span that published the message and linked to it", func() bool {
 		spans := s.spans.Trace(ack.Str("traceId"))
-		return slices.ContainsFunc(spans, func(span *testotlp.Span) bool {
+		return slices.ContainsFunc(spans, func(span *traces.Span) bool {
 			return span.Name == "process gochat.deliveries" && span.Attrs["gochat.attempt"] == "2" && span.Attrs["gochat.message.id"] == ack.Str("id") &&
-				slices.ContainsFunc(spans, func(producer *testotlp.Span) bool {
+				slices.ContainsFunc(spans, func(producer *traces.Span) bool {
 					return producer.Name == "send gochat.deliveries" && producer.Kind == "PRODUCER" && producer.ID == span.Parent &&
-						slices.Contains(span.Links, testotlp.Link{TraceID: producer.TraceID, ID: producer.ID})
+						slices.Contains(span.Links, traces.Link{TraceID: producer.TraceID, ID: producer.ID})
 				})
 		})
 	})

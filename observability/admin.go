@@ -113,10 +113,7 @@ func (h *Health) serve(w http.ResponseWriter, r *http.Request) {
 	if !ready {
 		status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, struct {
-		Ready  bool          `json:"ready"`
-		Checks []CheckResult `json:"checks"`
-	}{ready, results})
+	writeJSON(w, status, Readiness{ready, results})
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

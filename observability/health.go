@@ -2,7 +2,10 @@ package observability
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +41,32 @@ type CheckResult struct {
 	Name   string `json:"name"`
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"` // why not
+}
+
+// Readiness is what /readyz answers.
+type Readiness struct {
+	Ready  bool          `json:"ready"`
+	Checks []CheckResult `json:"checks"`
+}
+
+// AskReadiness asks the admin server at the address, host:port. It fails if that does not answer within five seconds.
+func AskReadiness(ctx context.Context, addr string) (Readiness, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
+	if err != nil {
+		return Readiness{}, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return Readiness{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var answer Readiness
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || len(answer.Checks) == 0 {
+		return Readiness{}, fmt.Errorf("http://%s: %s, which is no answer of an admin server", addr, response.Status)
+	}
+	return answer, nil
 }
 
 // NewHealth is not ready until something was set or is watched.

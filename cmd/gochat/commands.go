@@ -36,7 +36,7 @@ func command() *cobra.Command {
 	root.SetOut(os.Stdout)
 	root.PersistentFlags().String("config", "", "TOML file with settings (or "+configVariable+")")
 	root.PersistentFlags().StringArray("set", nil, "one setting as KEY=VALUE; may be given several times")
-	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), queueCommand(), whereCommand(), chatCommand(), benchCommand(), versionCommand())
+	root.AddCommand(upCommand(), runCommand(), migrateCommand(), configCommand(), queueCommand(), healthCommand(), whereCommand(), chatCommand(), benchCommand(), versionCommand())
 	return root
 }
 

@@ -85,6 +85,12 @@ func TestHottestRoom(t *testing.T) {
 	if hottest < 10*second || second == 0 || len(all) < 20 {
 		t.Errorf("the hottest has %v deliveries/s, the next %v, of %d: want ten times as many, of 20", hottest, second, len(all))
 	}
+	if n, of := ask("Members of the hottest rooms", 0); of != room || n < 0.99*big || n > big {
+		t.Errorf("room %s has the most members, %v; want room %s with its %d", of, n, room, big)
+	}
+	if slowest, of := ask("Slowest of the hottest rooms", 0); of != room || slowest == 0 {
+		t.Errorf("room %s is the slowest, with %v s; want room %s", of, slowest, room)
+	}
 	if now := smallOnly("Members per message", 2); now < big/2 {
 		t.Errorf("a p99 of %v members, want those of the big room", now)
 	}

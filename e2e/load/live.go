@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -44,11 +45,11 @@ type frame struct {
 	More         bool   `json:"more"`
 }
 
-// link is a connection of either transport.
-type link interface {
-	send(frame any) error // may be called concurrently
-	read() ([]byte, error)
-	close()
+// Link is a connection of either transport.
+type Link interface {
+	Send(frame any) error // as JSON; may be called concurrently
+	Read() ([]byte, error)
+	Close()
 }
 
 // live holds a connection until ctx ends.
@@ -70,14 +71,14 @@ func (p *person) connection(ctx context.Context, turn int) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	defer l.close()
-	defer context.AfterFunc(ctx, l.close)()
+	defer l.Close()
+	defer context.AfterFunc(ctx, l.Close)()
 	p.seen.Connected()
 	p.mu.Lock()
 	token := p.token
 	clear(p.done)
 	p.mu.Unlock()
-	err = l.send(map[string]any{"op": opAuth, "authToken": token, "roomId": p.crowd.options.Room, "device": "load", "resume": p.missing()})
+	err = l.Send(map[string]any{"op": opAuth, "authToken": token, "roomId": p.crowd.options.Room, "device": "load", "resume": p.missing()})
 	if err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
@@ -87,7 +88,7 @@ func (p *person) connection(ctx context.Context, turn int) error {
 		p.mu.Unlock()
 	}()
 	for {
-		data, err := l.read()
+		data, err := l.Read()
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
@@ -110,14 +111,14 @@ func (p *person) missing() map[string]int64 {
 	return have
 }
 
-func (p *person) act(ctx context.Context, l link, f *frame) error {
+func (p *person) act(ctx context.Context, l Link, f *frame) error {
 	switch f.Op {
 	case opRoom, opDirect:
 		p.seen.Received(checker.Message{ID: f.ID, Conversation: f.Conversation, Seq: f.Seq, From: f.From, ClientID: f.ClientID, Text: f.Text})
 	case opAck:
 		p.answered(f.ClientID, answer{receipt: checker.Receipt{ID: f.ID, Conversation: f.Conversation, Seq: f.Seq}})
 	case opPing:
-		return l.send(map[string]any{"op": opPing + 1})
+		return l.Send(map[string]any{"op": opPing + 1})
 	case opDone:
 		return p.page(l, f)
 	case opError:
@@ -149,12 +150,12 @@ func (p *person) answered(clientID string, a answer) {
 }
 
 // page is the end of a page of a replay. The first one says that the connection is authenticated and in the room.
-func (p *person) page(l link, f *frame) error {
+func (p *person) page(l Link, f *frame) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.link = l
 	if f.More {
-		return l.send(map[string]any{"op": opReplay, "resume": map[string]int64{f.Conversation: f.To}})
+		return l.Send(map[string]any{"op": opReplay, "resume": map[string]int64{f.Conversation: f.To}})
 	}
 	p.done[f.Conversation] = true
 	if p.synced != nil && len(p.done) == len(p.due) {
@@ -174,7 +175,7 @@ func (p *person) resync(ctx context.Context) error {
 		l := p.link
 		p.mu.Unlock()
 		if l != nil {
-			_ = l.send(map[string]any{"op": opReplay, "resume": p.missing()}) // one that is broken is followed by another
+			_ = l.Send(map[string]any{"op": opReplay, "resume": p.missing()}) // one that is broken is followed by another
 		}
 		select {
 		case <-synced:
@@ -187,17 +188,38 @@ func (p *person) resync(ctx context.Context) error {
 }
 
 // dial connects by websocket and tcp by turns.
-func (p *person) dial(turn int) (link, error) {
+func (p *person) dial(turn int) (Link, error) {
 	a := p.crowd.options.Addresses
 	if turn%2 == 0 || len(a.TCP) == 0 {
-		dialer := websocket.Dialer{HandshakeTimeout: Patience}
-		conn, _, err := dialer.Dial("ws://"+a.WebSocket[turn/2%len(a.WebSocket)]+"/ws", nil)
-		if err != nil {
-			return nil, err
-		}
-		return &webSocket{conn: conn}, nil
+		return DialWebSocket(a.WebSocket[turn/2%len(a.WebSocket)], a.TLS)
 	}
-	conn, err := net.DialTimeout("tcp", a.TCP[turn/2%len(a.TCP)], Patience)
+	return DialTCP(a.TCP[turn/2%len(a.TCP)], nil)
+}
+
+// DialWebSocket connects to the websocket at host:port, over TLS if there is a configuration for it.
+func DialWebSocket(addr string, secure *tls.Config) (Link, error) {
+	dialer := websocket.Dialer{HandshakeTimeout: Patience, TLSClientConfig: secure}
+	scheme := "ws"
+	if secure != nil {
+		scheme = "wss"
+	}
+	conn, _, err := dialer.Dial(scheme+"://"+addr+"/ws", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &webSocket{conn: conn}, nil
+}
+
+// DialTCP connects to the tcp socket at host:port, over TLS if there is a configuration for it.
+func DialTCP(addr string, secure *tls.Config) (Link, error) {
+	dialer := &net.Dialer{Timeout: Patience}
+	var conn net.Conn
+	var err error
+	if secure != nil {
+		conn, err = tls.DialWithDialer(dialer, "tcp", addr, secure)
+	} else {
+		conn, err = dialer.Dial("tcp", addr)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -212,20 +234,20 @@ type webSocket struct {
 	mu   sync.Mutex
 }
 
-func (w *webSocket) send(frame any) error {
+func (w *webSocket) Send(frame any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_ = w.conn.SetWriteDeadline(time.Now().Add(Patience))
 	return w.conn.WriteJSON(frame)
 }
 
-func (w *webSocket) read() ([]byte, error) {
+func (w *webSocket) Read() ([]byte, error) {
 	_ = w.conn.SetReadDeadline(time.Now().Add(silence))
 	_, data, err := w.conn.ReadMessage()
 	return data, err
 }
 
-func (w *webSocket) close() { _ = w.conn.Close() }
+func (w *webSocket) Close() { _ = w.conn.Close() }
 
 type tcp struct {
 	conn net.Conn
@@ -235,7 +257,7 @@ type tcp struct {
 // tcpHeader is "v1" and the length of the packet, these four bytes included.
 const tcpHeader = 4
 
-func (c *tcp) send(frame any) error {
+func (c *tcp) Send(frame any) error {
 	payload, err := json.Marshal(frame)
 	if err != nil {
 		return err
@@ -248,7 +270,7 @@ func (c *tcp) send(frame any) error {
 	return err
 }
 
-func (c *tcp) read() ([]byte, error) {
+func (c *tcp) Read() ([]byte, error) {
 	_ = c.conn.SetReadDeadline(time.Now().Add(silence))
 	var header [tcpHeader]byte
 	if _, err := io.ReadFull(c.conn, header[:]); err != nil {
@@ -263,4 +285,4 @@ func (c *tcp) read() ([]byte, error) {
 	return payload, err
 }
 
-func (c *tcp) close() { _ = c.conn.Close() }
+func (c *tcp) Close() { _ = c.conn.Close() }

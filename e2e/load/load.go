@@ -6,6 +6,7 @@ package load
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 
 // Addresses are where a system can be reached. Those of one kind are tried by turns.
 type Addresses struct {
-	API, WebSocket, TCP []string // host:port
+	API, WebSocket, TCP []string    // host:port
+	TLS                 *tls.Config // for the first two, which are without TLS where there is none
 }
 
 // Options say how people behave.
@@ -53,7 +55,7 @@ const Patience = 3 * time.Second
 func New(ctx context.Context, n int, o Options) (*Crowd, error) {
 	c := &Crowd{
 		Checker: checker.New(), options: o, quit: make(chan struct{}),
-		http: &http.Client{Timeout: Patience, Transport: &http.Transport{MaxIdleConnsPerHost: n}},
+		http: &http.Client{Timeout: Patience, Transport: &http.Transport{MaxIdleConnsPerHost: n, TLSClientConfig: o.Addresses.TLS}},
 	}
 	for i := range n {
 		p := &person{crowd: c, number: i, name: fmt.Sprintf("person-%d-%d", o.Seed%1_000_000, i), waiting: make(map[string]chan answer), done: make(map[string]bool)}
@@ -142,7 +144,7 @@ type person struct {
 
 	mu      sync.Mutex
 	token   string
-	link    link                   // nil while not connected and authenticated
+	link    Link                   // nil while not connected and authenticated
 	waiting map[string]chan answer // sends without an answer, by client id
 	done    map[string]bool        // conversations of the present resync that are complete
 	synced  chan struct{}          // closed when all are
@@ -203,8 +205,12 @@ func (p *person) call(ctx context.Context, path, token string, in any, want int,
 	if err != nil {
 		return err
 	}
-	hosts := p.crowd.options.Addresses.API
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+hosts[rand.IntN(len(hosts))]+path, bytes.NewReader(body))
+	a := p.crowd.options.Addresses
+	scheme := "http"
+	if a.TLS != nil {
+		scheme = "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+"://"+a.API[rand.IntN(len(a.API))]+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -309,7 +315,7 @@ func (p *person) sendFrame(ctx context.Context, clientID, text string, to int64)
 	if link == nil {
 		return answer{err: errNotConnected}
 	}
-	if err := link.send(frame); err != nil {
+	if err := link.Send(frame); err != nil {
 		return answer{err: err}
 	}
 	select {

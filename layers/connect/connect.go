@@ -352,14 +352,14 @@ func (p *push) observe() {
 		if d.Seq == 0 || members == 0 {
 			continue
 		}
+		first, last := time.Unix(0, d.first.Load()), time.Unix(0, d.last.Load())
 		p.m.fanOut.members.Observe(float64(members))
 		if d.Room != 0 {
-			p.m.hot.add(d.Room, members, p.began)
+			p.m.hot.add(d.Room, members, last.Sub(first), p.began)
 		}
 		if d.last.Load() == 0 {
 			continue
 		}
-		first, last := time.Unix(0, d.first.Load()), time.Unix(0, d.last.Load())
 		observability.ObserveIn(p.m.seconds, last.Sub(d.AcceptedAt).Seconds(), d.Traceparent)
 		observability.ObserveIn(p.m.fanOut.seconds, last.Sub(first).Seconds(), d.Traceparent)
 		if !p.repair {

@@ -24,6 +24,7 @@ func (c *Connect) drain() {
 	defer c.m.waiting.Set(0)
 	pause := c.cfg.Drain / time.Duration(len(all))
 	start := time.Now()
+	c.m.drained.Set(float64(start.Add(c.cfg.Drain).UnixMilli()) / 1000)
 	for i, ch := range all {
 		c.m.waiting.Set(float64(len(all) - i))
 		select {

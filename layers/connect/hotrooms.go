@@ -22,8 +22,8 @@ const (
 // room there would be no bound. They are counted by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a room that has
 // more than a hotKept-th of all deliveries is never missed, and no count is too high by more than that.
 type hotRooms struct {
-	desc *prometheus.Desc
-	now  func() time.Time
+	perSecond, members, spread *prometheus.Desc
+	now                        func() time.Time
 
 	mu     sync.Mutex
 	since  time.Time // when the present window began
@@ -35,20 +35,26 @@ type hotRooms struct {
 type hotRoom struct {
 	id         contract.RoomID
 	deliveries int
-	at         int // in the heap
+	members    int           // of its last message
+	spread     time.Duration // the longest from the first to the last write of one message
+	at         int           // in the heap
 }
 
 func newHotRooms() *hotRooms {
+	of := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help+" Of the rooms of this node with the most deliveries, within the last whole 10 seconds.", []string{"room"}, nil)
+	}
 	return &hotRooms{
-		desc: prometheus.NewDesc("gochat_hot_room_deliveries_per_second",
-			"Deliveries to the rooms of this node that have most of them, within the last whole 10 seconds.", []string{"room"}, nil),
-		now: time.Now, rooms: make(map[contract.RoomID]*hotRoom),
+		perSecond: of("gochat_hot_room_deliveries_per_second", "Deliveries."),
+		members:   of("gochat_hot_room_members", "Connections that the last message went to."),
+		spread:    of("gochat_hot_room_fanout_seconds", "The longest time from the first to the last write of one message."),
+		now:       time.Now, rooms: make(map[contract.RoomID]*hotRoom),
 	}
 }
 
-// add counts a message that went to so many connections.
-func (h *hotRooms) add(id contract.RoomID, deliveries int, at time.Time) {
-	if deliveries == 0 {
+// add counts a message that went to so many connections, with so long between the first and the last of its writes.
+func (h *hotRooms) add(id contract.RoomID, members int, spread time.Duration, at time.Time) {
+	if members == 0 {
 		return
 	}
 	h.mu.Lock()
@@ -64,10 +70,11 @@ func (h *hotRooms) add(id contract.RoomID, deliveries int, at time.Time) {
 	default: // it takes the place of the coldest, and its count: it may have had as many before
 		r = h.order[0]
 		delete(h.rooms, r.id)
-		r.id = id
+		r.id, r.spread = id, 0
 		h.rooms[id] = r
 	}
-	r.deliveries += deliveries
+	r.deliveries += members
+	r.members, r.spread = members, max(r.spread, spread)
 	heap.Fix(&h.order, r.at)
 }
 
@@ -90,7 +97,11 @@ func (h *hotRooms) turn(at time.Time) {
 }
 
 // Describe implements prometheus.Collector.
-func (h *hotRooms) Describe(to chan<- *prometheus.Desc) { to <- h.desc }
+func (h *hotRooms) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{h.perSecond, h.members, h.spread} {
+		to <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (h *hotRooms) Collect(to chan<- prometheus.Metric) {
@@ -99,7 +110,11 @@ func (h *hotRooms) Collect(to chan<- prometheus.Metric) {
 	latest := slices.Clone(h.latest)
 	h.mu.Unlock()
 	for _, r := range latest {
-		to <- prometheus.MustNewConstMetric(h.desc, prometheus.GaugeValue, float64(r.deliveries)/hotWindow.Seconds(), strconv.FormatInt(int64(r.id), 10))
+		room := strconv.FormatInt(int64(r.id), 10)
+		for d, value := range map[*prometheus.Desc]float64{
+			h.perSecond: float64(r.deliveries) / hotWindow.Seconds(), h.members: float64(r.members), h.spread: r.spread.Seconds()} {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, room)
+		}
 	}
 }
 

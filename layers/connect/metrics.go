@@ -29,6 +29,7 @@ type metrics struct {
 	hot         *hotRooms
 	registered  prometheus.Counter
 	draining    prometheus.Gauge
+	drained     prometheus.Gauge
 	waiting     prometheus.Gauge
 	forced      prometheus.Counter
 	replayed    prometheus.Counter
@@ -90,6 +91,8 @@ func newMetrics(reg prometheus.Registerer, buckets int) *metrics {
 			Name: "gochat_routes_registered_again_total", Help: "Times this node wrote all of its routes anew."}),
 		draining: with.NewGauge(prometheus.GaugeOpts{
 			Name: "gochat_draining", Help: "1 once the node sends its connections away, which gochat_connections counts down."}),
+		drained: with.NewGauge(prometheus.GaugeOpts{
+			Name: "gochat_drain_end_timestamp_seconds", Help: "When the node is to have sent the last of its connections away; 0 while it sends none."}),
 		waiting: with.NewGauge(prometheus.GaugeOpts{
 			Name: "gochat_drain_waiting_connections", Help: "Connections that are still to be told to go."}),
 		forced: with.NewCounter(prometheus.CounterOpts{

@@ -16,6 +16,10 @@ import (
 // EnvPrefix begins the name of every variable that Load reads.
 const EnvPrefix = "GOCHAT_"
 
+// FileSuffix ends the name of a variable whose value is a path: the file holds what the variable without the suffix
+// would, as secrets of containers do. Line ends after it are none of it.
+const FileSuffix = "_FILE"
+
 // Key is one setting.
 type Key struct {
 	Name    string // dotted: auth.argon2.memory_kib

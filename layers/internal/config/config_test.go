@@ -139,6 +139,8 @@ func TestLoad(t *testing.T) {
 			c.API = apiSection{":1", 250 * time.Millisecond, true, []string{"x", "y"}}
 			c.Connect.Buckets, c.Connect.Queue, c.Auth.Argon2.Share, c.Auth.Pepper = 16, 7, 0.25, "a=b"
 		}},
+		{"environment, a file", "", []string{"GOCHAT_AUTH_PEPPER_FILE=" + write(t, "a secret\r\n\n"), "GOCHAT_CONNECT_BUCKETS_FILE=" + write(t, "32\n")}, nil,
+			func(c *testConfig) { c.Auth.Pepper, c.Connect.Buckets = "a secret", 32 }},
 		{"flags", "", nil, map[string]string{"connect.buckets": "16", "api.origins": "", "api.debug": "false", "api.listen": ""},
 			func(c *testConfig) { c.Connect.Buckets, c.API.Origins, c.API.Listen = 16, []string{}, "" }},
 		{"environment over file", "connect.buckets = 16", []string{"GOCHAT_CONNECT_BUCKETS=32"}, nil,
@@ -219,6 +221,12 @@ FILE:13: auth.url = {…}: want text`},
 GOCHAT_API_DEBUG: api.debug = "1": want true or false
 GOCHAT_API_ORIGINS: api.origins = "a,,b": want a list of texts
 GOCHAT_API_TIMEOUT: api.timeout = "soon": want a duration such as 5s or 1m30s`},
+		{"files of the environment", "", []string{"GOCHAT_AUTH_PEPPER_FILE=/none", "GOCHAT_API_LISTEN=:1", "GOCHAT_API_LISTEN_FILE=" + write(t, ":2"),
+			"GOCHAT_CONNECT_BUCKETS_FILE=" + write(t, "many"), "GOCHAT_CONNECT_BUKETS_FILE=/none"}, nil,
+			`GOCHAT_API_LISTEN_FILE: GOCHAT_API_LISTEN is set as well
+GOCHAT_AUTH_PEPPER_FILE: read: open /none: no such file or directory
+GOCHAT_CONNECT_BUCKETS_FILE: connect.buckets = "many": want a whole number from -9223372036854775808 to 9223372036854775807
+GOCHAT_CONNECT_BUKETS_FILE: unknown variable; did you mean GOCHAT_CONNECT_BUCKETS?`},
 		{"not TOML", "[connect]\nbuckets = \n", nil, nil, "FILE:2: toml: incomplete number"},
 		{"a key twice", "[connect]\nbuckets = 1\nbuckets = 2", nil, nil, "FILE: toml: key buckets is already defined"},
 		{"values that a section refuses, by source", "[connect]\nbuckets = 3\nwebsocket.listen = 'nowhere'", []string{"GOCHAT_AUTH_LOGIN_POLICY=some"},

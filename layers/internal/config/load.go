@@ -21,7 +21,7 @@ import (
 // Sources are where settings come from; a later one wins over an earlier one.
 type Sources struct {
 	File    string          // a TOML file; "" is none
-	Environ []string        // NAME=value, as os.Environ has it; a name that begins with EnvPrefix must be a setting's
+	Environ []string        // NAME=value, as os.Environ has it; a name that begins with EnvPrefix must be a setting's, or that and FileSuffix
 	Flags   map[string]Flag // by dotted key
 }
 
@@ -119,12 +119,8 @@ func (l *loader) readFile(path string) {
 	if path == "" {
 		return
 	}
-	content, err := file.Provider(path).ReadBytes()
-	if err != nil {
-		if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
-			err = pathErr.Err // the path is said already
-		}
-		l.report(origin{source: path}, "read: %v", err)
+	content, ok := l.content(path, origin{source: path})
+	if !ok {
 		return
 	}
 	tree, err := toml.Parser().Unmarshal(content)
@@ -157,6 +153,18 @@ func (l *loader) readFile(path string) {
 	}
 }
 
+// content is the file's, false if it cannot be read, which is reported then.
+func (l *loader) content(path string, o origin) ([]byte, bool) {
+	content, err := file.Provider(path).ReadBytes()
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) && path == o.source {
+		err = pathErr.Err // the path is said already
+	}
+	if err != nil {
+		l.report(o, "read: %v", err)
+	}
+	return content, err == nil
+}
+
 func (l *loader) readEnviron(environ []string) {
 	k := koanf.New(".")
 	// Without a delimiter: names are looked up whole, since an underscore may stand for a dot, a dash or itself.
@@ -174,7 +182,17 @@ func (l *loader) readEnviron(environ []string) {
 			l.setTyped(f, k.String(name), origin{source: name})
 			continue
 		}
-		l.report(origin{source: name}, "unknown variable%s", l.hint(name, EnvPrefix))
+		of, names := strings.CutSuffix(name, FileSuffix)
+		if f, known := byName[of]; names && known {
+			switch content, ok := l.content(k.String(name), origin{source: name}); {
+			case k.Exists(of):
+				l.report(origin{source: name}, "%s is set as well", of)
+			case ok:
+				l.setTyped(f, strings.TrimRight(string(content), "\r\n"), origin{source: name})
+			}
+			continue
+		}
+		l.report(origin{source: name}, "unknown variable%s", l.hint(of, EnvPrefix))
 	}
 }
 

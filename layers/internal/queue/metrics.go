@@ -39,11 +39,11 @@ func newMetrics(r prometheus.Registerer, partitions int) *Metrics {
 	m := &Metrics{
 		depth: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_queue_depth",
-			Help: "Items of the partition that are not acknowledged, reported by the partition's owner.",
+			Help: "Items of the partition that are not acknowledged, reported by the partition's owner while the broker tells it.",
 		}, []string{"partition"}),
 		age: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_queue_oldest_age_seconds",
-			Help: "How long the oldest item of the partition has waited, reported by the partition's owner.",
+			Help: "How long the oldest item of the partition has waited, reported by the partition's owner while the broker tells it.",
 		}, []string{"partition"}),
 		owned: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gochat_queue_partition_owned",
@@ -79,9 +79,14 @@ func (m *Metrics) set(p int, depth int64, ageSeconds float64) {
 
 func (m *Metrics) own(p int) { m.owned.WithLabelValues(strconv.Itoa(p)).Set(1) }
 
-func (m *Metrics) forget(p int) {
+// unknown has what waits in the partition be said by nobody: what was so at last would look like what is.
+func (m *Metrics) unknown(p int) {
 	label := strconv.Itoa(p)
 	m.depth.DeleteLabelValues(label)
-	m.owned.DeleteLabelValues(label)
 	m.age.DeleteLabelValues(label)
+}
+
+func (m *Metrics) forget(p int) {
+	m.unknown(p)
+	m.owned.DeleteLabelValues(strconv.Itoa(p))
 }

@@ -123,6 +123,9 @@ func (r *Readings) Sample(ctx context.Context, stats func(context.Context, []int
 			if ctx.Err() == nil {
 				r.Metrics.Failed(OpStats)
 			}
+			for _, p := range reading {
+				r.Metrics.unknown(p)
+			}
 			continue // who reads the partition logs that the broker is away
 		}
 		r.mu.Lock()

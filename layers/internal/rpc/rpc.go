@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,7 +23,7 @@ import (
 // Config is how the layers reach one another.
 type Config struct {
 	Listen    string        `koanf:"listen" doc:"host:port where this process answers other layers; port 0 takes a free one"`
-	Advertise string        `koanf:"advertise" doc:"host:port under which others reach it; empty is what was bound, port 0 the port that was bound"`
+	Advertise string        `koanf:"advertise" doc:"host:port under which others reach it; empty is what was bound, port 0 the port that was bound, the host hostname this machine's own name"`
 	Secret    string        `koanf:"secret" secret:"true" doc:"shared by all processes of one system, at least 16 characters"`
 	Timeout   time.Duration `koanf:"timeout" doc:"deadline of a call that comes without one"`
 }
@@ -64,16 +65,25 @@ func everyAddress(addr string) bool {
 	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
+// ownName stands, as the host of Config.Advertise, for the name of the machine: of containers that are made from one
+// description each has another.
+const ownName = "hostname"
+
 // advertised is the address that is told to others, for a listener bound at bound.
-func (c Config) advertised(bound net.Addr) string {
+func (c Config) advertised(bound net.Addr) (string, error) {
 	host, port, err := net.SplitHostPort(c.Advertise)
 	if err != nil {
-		return bound.String() // it is empty: Validate has let nothing else pass
+		return bound.String(), nil // it is empty: Validate has let nothing else pass
 	}
 	if port == "0" {
 		_, port, _ = net.SplitHostPort(bound.String()) // a listener's address has a port
 	}
-	return net.JoinHostPort(host, port)
+	if host == ownName {
+		if host, err = os.Hostname(); err != nil {
+			return "", err
+		}
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // maxMessage bounds what a peer can make this process allocate: a push of 500 of the largest frames is a quarter.

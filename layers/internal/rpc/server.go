@@ -46,9 +46,14 @@ func NewServer(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for rpc: %w", err)
 	}
+	advertise, err := cfg.advertised(l.Addr())
+	if err != nil {
+		_ = l.Close() // nothing has come by it
+		return nil, fmt.Errorf("listen for rpc: %w", err)
+	}
 	srv := &Server{
 		listener:  l,
-		advertise: cfg.advertised(l.Addr()),
+		advertise: advertise,
 		rpcx:      server.NewServer(server.WithWriteTimeout(cfg.Timeout)),
 		workers:   newWorkers(),
 		log:       log,

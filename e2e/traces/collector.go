@@ -1,16 +1,14 @@
-// Package testotlp is a trace endpoint for tests: it keeps the spans that processes send it over OTLP/HTTP.
-package testotlp
+package traces
 
 import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
@@ -39,24 +37,30 @@ func (s *Span) Int(key string) (n int) {
 	return n
 }
 
-// Collector is the endpoint.
+// Collector is a trace endpoint: it keeps the spans that processes send it over OTLP/HTTP.
 type Collector struct {
-	URL string
+	URL string // where processes reach it, as OTEL_EXPORTER_OTLP_ENDPOINT
 
-	mu    sync.Mutex
-	spans map[string][]*Span // by trace id
-	count int
+	server *http.Server
+	mu     sync.Mutex
+	spans  map[string][]*Span // by trace id
+	count  int
 }
 
-// Start starts one, which ends with the test.
-func Start(t testing.TB) *Collector {
-	t.Helper()
-	c := &Collector{spans: make(map[string][]*Span)}
-	server := httptest.NewServer(c)
-	t.Cleanup(server.Close)
-	c.URL = server.URL
-	return c
+// Listen starts one on the address, host:port, with port 0 on a free one. Close ends it.
+func Listen(addr string) (*Collector, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &Collector{URL: "http://" + l.Addr().String(), spans: make(map[string][]*Span)}
+	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = c.server.Serve(l) }() // until Close
+	return c, nil
 }
+
+// Close ends it. What it has stays.
+func (c *Collector) Close() error { return c.server.Close() }
 
 // Trace answers the spans of one trace that have come, by their start.
 func (c *Collector) Trace(id string) []*Span {
