@@ -16,7 +16,7 @@ run: build ## build everything and run all five layers in one process
 
 .PHONY: build
 build: page ## build the page and bin/gochat
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gochat ./cmd/gochat
+	CGO_ENABLED=0 go build -tags nomsgpack -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/gochat ./cmd/gochat
 
 # What runs in containers. OFFLINE=1 makes the images from Debian's packages, on machines that reach no registry.
 COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(OFFLINE),--env-file docker/offline/images.env) \

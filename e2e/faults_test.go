@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,9 +29,11 @@ type chatting struct {
 // chat has ten people begin.
 func (s *split) chat(t *testing.T) *chatting {
 	t.Helper()
+	var room struct{ ID int64 } // where nobody else has said anything
+	s.must(t, s.register(t, unique("host")), http.MethodPost, "/v1/rooms", object{"name": unique("chat")}, &room)
 	ctx, cancel := context.WithCancel(context.Background())
 	seed := rand.Uint64()
-	people, err := load.New(ctx, 10, load.Options{Addresses: s.Addresses, Room: 1, Pause: 150 * time.Millisecond, Seed: seed, Log: func(string, ...any) {}})
+	people, err := load.New(ctx, 10, load.Options{Addresses: s.Addresses, Room: room.ID, Pause: 150 * time.Millisecond, Seed: seed, Log: func(string, ...any) {}})
 	if err != nil {
 		cancel()
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func startSplit(t *testing.T) *split {
 	command(t, "mount", "-t", "tmpfs", "-o", "size=1g", "gochat-e2e", disk)
 	t.Cleanup(func() { command(t, "umount", disk) })
 	s.environ = append(os.Environ(),
-		"E2E_DISK="+disk, "HTTPS_PORT=0", "TCP_PORT=0", "TCP_TLS_PORT=0", "PROMETHEUS_PORT=0", "TRACE_SAMPLE_RATIO=1",
+		"E2E_DISK="+disk, "TRACE_SAMPLE_RATIO=1", "HTTPS_PORT="+freePort(t), "TCP_PORT="+freePort(t), "TCP_TLS_PORT="+freePort(t),
 		"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
 	command(t, "bash", "../docker/secrets.sh")
 	s.compose("down", "-v", "--remove-orphans") // of a run that was cut off
@@ -105,6 +105,18 @@ func startSplit(t *testing.T) *split {
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: secure}}
 	s.awaitReady()
 	return s
+}
+
+// freePort is one that nobody listened at a moment ago: a proxy that starts anew is published where it was.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // composeCommand is that of the engine's plugin, or else the older one of its own.

@@ -28,14 +28,17 @@ if [ "$(docker image inspect -f '{{index .Config.Labels "recipe"}}' "$base" 2>/d
 	tar -C "$work/root" -c . | docker import --change "LABEL recipe=$recipe" - "$base" >/dev/null
 fi
 
+build() { # build ARGUMENT...: docker build, silent unless it fails
+	docker build "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+}
 for service in "$@"; do
 	if [ "$service" != gochat ]; then
-		docker build -q --target "$service" -t "gochat-offline/$service" . >/dev/null
+		build --target "$service" -t "gochat-offline/$service" .
 		continue
 	fi
 	# The last stage of gochat's own Dockerfile, of what is laid out here in place of the stage before it.
 	mkdir "$work/gochat"
-	../rootfs.sh "$work/gochat/rootfs"
+	../rootfs.sh "$work/gochat/image"
 	awk '/^FROM scratch/ { last = 1 } last' ../Dockerfile | sed 's/--from=build //' >"$work/gochat/Dockerfile"
-	docker build -q --build-arg "VERSION=${VERSION:-dev}" -t gochat:latest "$work/gochat" >/dev/null
+	build --build-arg "VERSION=${VERSION:-dev}" -t gochat:latest "$work/gochat"
 done
