@@ -59,10 +59,11 @@ test: setup check ## set up, check and test everything; what CI runs
 
 .PHONY: check
 check: page ## formatting, vet, staticcheck, types of the page
-	@test -z "$$(gofmt -l cmd dashboards e2e layers migrations observability)" || { gofmt -l cmd dashboards e2e layers migrations observability; echo "gofmt these"; exit 1; }
-	go vet ./...
-	go tool staticcheck ./...
+	@test -z "$$(gofmt -l cmd dashboards docker e2e layers migrations observability)" || { gofmt -l cmd dashboards docker e2e layers migrations observability; echo "gofmt these"; exit 1; }
+	go vet ./... && go vet -tags e2e ./e2e
+	go tool staticcheck ./... && go tool staticcheck -tags e2e ./e2e
 	cd dashboards && go vet ./... && go tool staticcheck ./...
+	cd docker/k8s && go vet ./...
 	cd $(WEB) && $(NPM) run lint
 
 .PHONY: e2e

@@ -110,9 +110,11 @@ func (s *split) paused(t *testing.T) {
 	people := s.chat(t)
 	for _, service := range []string{"logic", "task", "connect", "api", "redis", "postgres", "etcd1"} {
 		c := s.one(service)
-		docker(t, "pause", c.ID)
-		time.Sleep(7 * time.Second)
-		docker(t, "unpause", c.ID)
+		func() {
+			docker(t, "pause", c.ID)
+			defer docker(t, "unpause", c.ID)
+			time.Sleep(7 * time.Second) // longer than a lease
+		}()
 		t.Logf("%s was paused", c)
 		s.awaitReady()
 		people.flows()
@@ -123,6 +125,12 @@ func (s *split) paused(t *testing.T) {
 // cut has no packet pass between the two until mended. It is the first one's firewall that drops them.
 func cut(t *testing.T, a, b *container) (mend func()) {
 	t.Helper()
+	mended := false
+	t.Cleanup(func() {
+		if !mended {
+			mend()
+		}
+	})
 	ip := strings.TrimSuffix(b.addr("_layers", 0), ":0")
 	rules := func(do string) {
 		for _, rule := range [][]string{{"OUTPUT", "-d", ip}, {"INPUT", "-s", ip}} {
@@ -131,7 +139,7 @@ func cut(t *testing.T, a, b *container) (mend func()) {
 		}
 	}
 	rules("-I")
-	return func() { rules("-D") }
+	return func() { mended = true; rules("-D") }
 }
 
 // cutOff: task does not reach one connect node. That node says that nothing comes through; others go on, and what it missed comes.
@@ -200,7 +208,9 @@ func (s *split) diskFull(t *testing.T) {
 		_, err = file.Write(block)
 	}
 	_ = file.Close() // it could not be written to its end
-	s.unready("connect", "canary", "see logic, database")
+	defer func() { _ = os.Remove(fill) }()
+	s.unready("logic", "commit", "No space left on device")
+	s.unready("connect", "canary", "could not be stored")
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +226,9 @@ func (s *split) clockSteps(t *testing.T) {
 	clock := takeClock(t, node)
 	for _, ahead := range []time.Duration{time.Hour, -time.Hour, 0} {
 		clock.step(t, ahead)
+		if is := timeAt(t, node); is < ahead-time.Minute || is > ahead+time.Minute {
+			t.Fatalf("%s says that it is %v later, want %v", node, is, ahead)
+		}
 		t.Logf("the clock of %s is %v ahead", node, ahead)
 		people.flows()
 		time.Sleep(3 * time.Second)
@@ -228,10 +241,26 @@ func (s *split) clockSteps(t *testing.T) {
 	}
 }
 
+// timeAt is how far the container's time is ahead of this machine's, by what it answers.
+func timeAt(t *testing.T, c *container) time.Duration {
+	t.Helper()
+	response, err := http.Get("http://" + c.addr("_layers", 9100) + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	its, err := http.ParseTime(response.Header.Get("Date"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Until(its).Round(time.Second)
+}
+
 // etcdLoses: of three members one goes, and nothing is noticed; a second, and what was accepted is kept; then both are back.
 func (s *split) etcdLoses(t *testing.T) {
 	people := s.chat(t)
 	members := s.containers("etcd1", "etcd2", "etcd3")
+	defer docker(t, "start", members[0].ID, members[1].ID)
 	docker(t, "stop", "-t", "5", members[0].ID)
 	people.flows()
 	s.awaitReady()

@@ -32,9 +32,8 @@ const (
 // target is a system as its clients know it.
 type target struct {
 	load.Addresses
-	tcpTLS string      // host:port, "" if there is none
-	page   string      // URL
-	root   *tls.Config // by which its certificate is known, nil without TLS
+	tcpTLS string // host:port, "" if there is none
+	page   string // URL
 	http   *http.Client
 	spans  *traces.Collector
 }

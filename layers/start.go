@@ -64,6 +64,7 @@ func (p *process) startLogic(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("logic: %w", err)
 	}
+	p.health.Watch("logic: commit", l.CheckCommit)
 	if err := p.server.ServeLogic(seam[contract.LogicService](p.seams.logic, l), tel); err != nil {
 		return err
 	}

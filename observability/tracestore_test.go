@@ -137,6 +137,41 @@ func TestMessagesStayLongest(t *testing.T) {
 	})
 }
 
+// TestOthersHaveTheirPartOfTheMemory: traces that are no message's, few but large, go before messages' when memory runs out.
+func TestOthersHaveTheirPartOfTheMemory(t *testing.T) {
+	const most = 16
+	s := newTraceStore(most)
+	add := func(id, spans int) {
+		span := stub(id, 1, 0)
+		if id < 100 {
+			span.Attributes = append(span.Attributes, AttrMessageID.String("7"))
+		}
+		for i := len(span.Attributes); i < attributesMost; i++ {
+			span.Attributes = append(span.Attributes, attribute.String(fmt.Sprint("key", i), strings.Repeat("x", textMost)))
+		}
+		for n := range spans {
+			span.SpanContext = stub(id, n+1, 0).SpanContext
+			s.OnEnd(span.Snapshot())
+		}
+	}
+	add(100, 10)
+	add(101, 10)
+	if s.others.Len() > most/othersPart || s.ofOthers <= s.mostBytes/othersPart {
+		t.Fatalf("%d others have %d bytes: want few with more than %d", s.others.Len(), s.ofOthers, s.mostBytes/othersPart)
+	}
+	want := []int{101}
+	for id := 1; slices.Contains(s.ids(), 100) && id < most; id++ {
+		add(id, 9)
+		want = append(want, id)
+	}
+	got := s.ids()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || s.bytes > s.mostBytes {
+		t.Errorf("kept %v with %d of %d bytes, want %v", got, s.bytes, s.mostBytes, want)
+	}
+}
+
 // TestALateSpanJoinsItsTrace, and what was read before does not change.
 func TestALateSpanJoinsItsTrace(t *testing.T) {
 	s := newTraceStore(3)

@@ -3,6 +3,7 @@ package logic
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -28,9 +29,27 @@ type committer struct {
 
 	waiting  chan *pending
 	admitted atomic.Int64 // by admit
+	failed   atomic.Pointer[failedCommit]
 
 	mu     sync.RWMutex // held to hand over, so that none is handed over after closed
 	closed bool
+}
+
+// failedCommit is the last commit, if it failed.
+type failedCommit struct {
+	at  time.Time
+	err error
+}
+
+// failingFor is how long a failed commit that none has followed says that the next one will fail as well.
+const failingFor = time.Minute
+
+// failing is why the last commit, of late, has failed; nil if it has not. A database that answers may still not store anything.
+func (c *committer) failing() error {
+	if f := c.failed.Load(); f != nil && time.Since(f.at) < failingFor {
+		return fmt.Errorf("messages could not be stored at %s: %w", f.at.UTC().Format(time.RFC3339), f.err)
+	}
+	return nil
 }
 
 // pending is a message whose sender waits.
@@ -194,6 +213,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 	results, err := c.store.Commit(ctx, messages, published)
 	if err != nil {
 		c.publisher.returnPublished(published)
+		c.failed.Store(&failedCommit{time.Now(), err})
 		c.log.Error("commit failed", "messages", len(batch), "err", err)
 		answer := errNotStored()
 		if errors.Is(err, contract.ErrUncertain) {
@@ -208,6 +228,7 @@ func (c *committer) storeBatch(ctx context.Context, batch []*pending) {
 		return
 	}
 	committed := time.Now()
+	c.failed.Store(nil)
 	c.m.commitSeconds.Observe(committed.Sub(start).Seconds())
 	c.m.batch.Observe(float64(len(batch)))
 

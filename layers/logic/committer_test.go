@@ -141,9 +141,31 @@ func TestFailedCommitAnswersEveryone(t *testing.T) {
 	if stored := h.history(t); len(stored) != 0 {
 		t.Errorf("%d are stored", len(stored))
 	}
+	if err := l.CheckCommit(t.Context()); err == nil || !strings.Contains(err.Error(), errAway.Error()) {
+		t.Errorf("readiness says %v, want why nothing is stored", err)
+	}
 	gated.err.Store(nil)
 	ann.say(t, l, 1, "the database is back")
+	if err := l.CheckCommit(t.Context()); err != nil {
+		t.Errorf("readiness says %v after a commit", err)
+	}
 	eventually(t, "it is published", func() bool { return len(h.queue.deliveries(t, true)) == 1 })
+}
+
+// A failed commit says nothing of the next one for ever, if none follows.
+func TestFailedCommitIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &committer{}
+		c.failed.Store(&failedCommit{time.Now(), errAway})
+		time.Sleep(failingFor - time.Second)
+		if c.failing() == nil {
+			t.Error("forgotten too soon")
+		}
+		time.Sleep(time.Second)
+		if err := c.failing(); err != nil {
+			t.Errorf("still known: %v", err)
+		}
+	})
 }
 
 // The end of a sender's ctx answers that sender alone. A message that no transaction has by then is not stored.

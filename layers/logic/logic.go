@@ -170,6 +170,9 @@ func New(cfg Config, auth AuthConfig, deps Dependencies, tel observability.Telem
 	}, nil
 }
 
+// CheckCommit is for readiness: nil unless the last commit, within the last minute, has failed.
+func (l *Logic) CheckCommit(context.Context) error { return l.committer.failing() }
+
 // Run accepts messages until ctx ends, then stores and publishes what was accepted, and returns.
 func (l *Logic) Run(ctx context.Context) error {
 	var g errgroup.Group
