@@ -42,8 +42,12 @@ func BenchmarkTracing(b *testing.B) {
 			profiled := profile(b, modes[len(modes)-1].s.admins, tracedRounds*time.Second)
 			for b.Loop() { // once: a run has its own length
 				for round := range tracedRounds + 1 {
-					for _, m := range modes {
-						m.turn(b, load.rate, round > 0) // the first warms it up
+					for i := range modes { // each begins as often, and comes as often after each other
+						at := (round + i) % len(modes)
+						if round/len(modes)%2 == 1 {
+							at = (round + len(modes) - i) % len(modes)
+						}
+						modes[at].turn(b, load.rate, round > 0) // the first warms it up
 					}
 				}
 			}
@@ -69,7 +73,7 @@ func BenchmarkTracing(b *testing.B) {
 	}
 }
 
-const tracedRounds = 12
+const tracedRounds = 24
 
 // tracedLoad is a system in one mode, and what it has used in its turns.
 type tracedLoad struct {

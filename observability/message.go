@@ -156,18 +156,23 @@ func (s following) ShouldSample(p sdktrace.SamplingParameters) sdktrace.Sampling
 func Observe(o prometheus.Observer, value float64, span trace.SpanContext) {
 	if span.IsSampled() {
 		if with, ok := o.(prometheus.ExemplarObserver); ok {
-			with.ObserveWithExemplar(value, prometheus.Labels{"trace_id": span.TraceID().String()})
+			with.ObserveWithExemplar(value, prometheus.Labels{exemplarTrace: span.TraceID().String()})
 			return
 		}
 	}
 	o.Observe(value)
 }
 
-// ObserveIn is Observe for whoever has a traceparent.
+// exemplarTrace is the label of an exemplar that names its trace.
+const exemplarTrace = "trace_id"
+
+// ObserveIn is Observe for whoever has a traceparent, which must be one that Traceparent has made: it is not looked at again.
 func ObserveIn(o prometheus.Observer, value float64, traceparent string) {
-	if !IsSampled(traceparent) {
-		o.Observe(value)
-		return
+	if IsSampled(traceparent) {
+		if with, ok := o.(prometheus.ExemplarObserver); ok {
+			with.ObserveWithExemplar(value, prometheus.Labels{exemplarTrace: traceparent[3:35]})
+			return
+		}
 	}
-	Observe(o, value, SpanContext(traceparent))
+	o.Observe(value)
 }

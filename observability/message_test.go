@@ -92,6 +92,13 @@ func BenchmarkTraceparent(b *testing.B) {
 			_ = SpanContext(sampledParent)
 		}
 	})
+	b.Run("exemplar", func(b *testing.B) {
+		h := prometheus.NewHistogram(LatencyOpts("h", "h"))
+		b.ReportAllocs()
+		for b.Loop() {
+			ObserveIn(h, 0.01, sampledParent)
+		}
+	})
 	b.Run("write", func(b *testing.B) {
 		ctx := Remote(context.Background(), sampledParent)
 		b.ReportAllocs()
