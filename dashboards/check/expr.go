@@ -138,11 +138,20 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 		}
 	}
 	switch {
-	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent"):
+	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent") && !onlyWhether(path):
 		c.fault(e.where, "%s is a counter, outside of rate and increase", n.Name)
 	case !s.isCounter() && rates:
 		c.fault(e.where, "%s is a %s, in %s", n.Name, s.Type, function)
 	}
+}
+
+// onlyWhether reports whether it is only asked whether there is such a series, not for its value.
+func onlyWhether(path []parser.Node) bool {
+	if len(path) == 0 {
+		return false
+	}
+	above, is := path[len(path)-1].(*parser.AggregateExpr)
+	return is && above.Op == parser.GROUP
 }
 
 // functionOf is the function that the selector is the argument of.
