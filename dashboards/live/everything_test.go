@@ -80,15 +80,7 @@ func TestEveryPanelAnswers(t *testing.T) {
 		}
 	})
 	load.Wait()
-	for _, p := range Panels(t, "..") {
-		name := p.Board + ": " + p.Title
-		for i, expr := range p.Exprs {
-			got := slices.DeleteFunc(prometheus.Ask(t, For(expr, "", length)), func(s *model.Sample) bool { return math.IsNaN(float64(s.Value)) })
-			if len(got) == 0 && !slices.Contains(whenIll(), name) {
-				t.Errorf("%s: query %d answers nothing: %s", name, i, expr)
-			}
-		}
-	}
+	prometheus.answers(t, length)
 	for _, file := range rules {
 		for name, expr := range recorded(t, file) {
 			if len(prometheus.Ask(t, name)) == 0 && !slices.Contains(recordedWhenIll(), name) {
@@ -98,6 +90,20 @@ func TestEveryPanelAnswers(t *testing.T) {
 	}
 	if firing := prometheus.Ask(t, `ALERTS{alertstate="firing"}`); len(firing) > 0 {
 		t.Errorf("all is well, and it fires: %v", firing)
+	}
+}
+
+// answers has every query of every panel answered over that time, but for those of whenIll.
+func (p *Prometheus) answers(t *testing.T, over time.Duration) {
+	t.Helper()
+	for _, panel := range Panels(t, "..") {
+		name := panel.Board + ": " + panel.Title
+		for i, expr := range panel.Exprs {
+			got := slices.DeleteFunc(p.Ask(t, For(expr, "", over)), func(s *model.Sample) bool { return math.IsNaN(float64(s.Value)) })
+			if len(got) == 0 && !slices.Contains(whenIll(), name) {
+				t.Errorf("%s: query %d answers nothing: %s", name, i, expr)
+			}
+		}
 	}
 }
 

@@ -152,16 +152,22 @@ func Scrape(t testing.TB, rules []string, targets ...string) *Prometheus {
 	addr := freeAddr(t)
 	start(t, exec.Command("prometheus", "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr,
 		"--enable-feature=exemplar-storage", "--log.level=warn"), func([]byte) {})
-	client, err := api.NewClient(api.Config{Address: "http://" + addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Prometheus{v1.NewAPI(client)}
+	p := Dial(t, "http://"+addr)
 	Eventually(t, "all targets are scraped", func() bool {
 		got := p.tryAsk(t.Context(), "sum(up)")
 		return len(got) == 1 && int(got[0].Value) == len(targets)
 	})
 	return p
+}
+
+// Dial is the Prometheus at the URL.
+func Dial(t testing.TB, url string) *Prometheus {
+	t.Helper()
+	client, err := api.NewClient(api.Config{Address: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Prometheus{v1.NewAPI(client)}
 }
 
 // freeAddr is an address that nobody listened at a moment ago.
