@@ -20,19 +20,23 @@ build: page ## build the page and bin/gochat
 
 # What runs in containers. OFFLINE=1 makes the images from Debian's packages, on machines that reach no registry.
 COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose) $(if $(OFFLINE),--env-file docker/offline/images.env) \
-	-p gochat -f docker/compose.yml $(addprefix --profile ,$(PROFILES))
+	-p gochat$(if $(OFFLINE),-offline) -f docker/compose.yml $(addprefix --profile ,$(PROFILES))
+
+HTTPS_PORT ?= 8443
+export PUBLIC_ORIGIN ?= https://localhost:$(HTTPS_PORT)
+export PUBLIC_WEBSOCKET ?= wss://localhost:$(HTTPS_PORT)/ws
 
 .PHONY: image
 image: $(if $(OFFLINE),page) ## build the image gochat:latest; OFFLINE=1 without a registry
-	$(if $(OFFLINE),VERSION=$(VERSION) docker/offline/build.sh gochat,docker build -f docker/Dockerfile --build-arg VERSION=$(VERSION) -t gochat:latest .)
+	$(if $(OFFLINE),VERSION=$(VERSION) docker/offline/build.sh gochat,DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --build-arg VERSION=$(VERSION) -t gochat:latest .)
 
 .PHONY: up
-up: image ## the whole platform in containers; PROFILES='observability rabbitmq kafka', SCALE='--scale connect=3', QUEUE_DRIVER, OFFLINE=1
+up: $(if $(GOCHAT_IMAGE),,image) ## the whole platform in containers; PROFILES='observability rabbitmq kafka', SCALE='--scale connect=3', QUEUE_DRIVER, OFFLINE=1
 	$(if $(OFFLINE),docker/offline/build.sh etcd redis postgres rabbitmq nginx prometheus)
 	docker/secrets.sh
 	$(COMPOSE) up -d $(SCALE)
-	@curl -sSfk -o /dev/null --retry 120 --retry-delay 1 --retry-all-errors https://localhost:$${HTTPS_PORT:-8443}/v1/openapi.json 2>/dev/null
-	@echo "gochat is at https://localhost:$${HTTPS_PORT:-8443}/ (its certificate is its own); tcp at $${TCP_PORT:-7001}, with TLS at $${TCP_TLS_PORT:-7443}"
+	@docker/wait.sh gochat$(if $(OFFLINE),-offline)
+	@echo "gochat is at $(PUBLIC_ORIGIN)/ (its certificate is its own); tcp at $${TCP_PORT:-7001}, with TLS at $${TCP_TLS_PORT:-7443}"
 
 .PHONY: down
 down: ## stop what make up has started; what is stored stays (make down VOLUMES=-v: not)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lays out what the image consists of: rootfs.sh DIR makes DIR/root, and DIR/own, which is gochat's to write to. The page must be built. VERSION, TARGETOS and TARGETARCH say what is made.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 root=$1/root
 mkdir -p "$root/etc/ssl/certs" "$1/own/data" "$1/own/tmp"

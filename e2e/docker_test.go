@@ -49,9 +49,9 @@ type container struct {
 	ID    string
 	Name  string
 	State struct {
-		Pid     int
-		Running bool
-		Paused  bool
+		Pid      int
+		Running  bool
+		ExitCode int
 	}
 	Config          struct{ Labels map[string]string }
 	NetworkSettings struct {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -122,24 +123,37 @@ func (s *split) paused(t *testing.T) {
 	people.settle()
 }
 
+// refuses: a message is not accepted, and its sender is told so.
+func (s *split) refuses(t *testing.T) {
+	t.Helper()
+	eventually(t, "a message that is refused", func() bool {
+		status, body := s.do(t, s.somebody, http.MethodPost, "/v1/rooms/1/messages", object{"msg": "who accepts this?"})
+		var problem struct{ Code string }
+		return json.Unmarshal(body, &problem) == nil && status == http.StatusServiceUnavailable && problem.Code == "unavailable"
+	})
+}
+
 // cut has no packet pass between the two until mended. It is the first one's firewall that drops them.
 func cut(t *testing.T, a, b *container) (mend func()) {
 	t.Helper()
-	mended := false
-	t.Cleanup(func() {
-		if !mended {
-			mend()
-		}
-	})
 	ip := strings.TrimSuffix(b.addr("_layers", 0), ":0")
-	rules := func(do string) {
-		for _, rule := range [][]string{{"OUTPUT", "-d", ip}, {"INPUT", "-s", ip}} {
-			args := append([]string{"-t", fmt.Sprint(a.State.Pid), "-n", "iptables", do}, rule...)
-			command(t, "nsenter", append(args, "-j", "DROP")...)
+	rules := [][]string{{"OUTPUT", "-d", ip, "-j", "DROP"}, {"INPUT", "-s", ip, "-j", "DROP"}}
+	change := func(do string, rule []string) error {
+		_, err := tryCommand("nsenter", append([]string{"-t", fmt.Sprint(a.State.Pid), "-n", "iptables", do}, rule...)...)
+		return err
+	}
+	mend = func() {
+		for _, rule := range rules {
+			_ = change("-D", rule) // it may be gone already
 		}
 	}
-	rules("-I")
-	return func() { mended = true; rules("-D") }
+	t.Cleanup(mend)
+	for _, rule := range rules {
+		if err := change("-I", rule); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return mend
 }
 
 // cutOff: task does not reach one connect node. That node says that nothing comes through; others go on, and what it missed comes.
@@ -150,7 +164,10 @@ func (s *split) cutOff(t *testing.T) {
 	for _, task := range s.containers("task") {
 		mend = append(mend, cut(t, task, node))
 	}
-	s.unready("connect", "canary", "acknowledged (trace ")
+	s.unready(node, "canary", "acknowledged (trace ")
+	if other := s.containers("connect")[1]; !isReady(other) {
+		t.Errorf("%s is not ready, and nobody has cut it off", other)
+	}
 	for _, do := range mend {
 		do()
 	}
@@ -167,7 +184,8 @@ func (s *split) cutDatabase(t *testing.T) {
 	for _, logic := range s.containers("logic") {
 		mend = append(mend, cut(t, logic, database))
 	}
-	s.unready("logic", "database", "")
+	s.unready(s.one("logic"), "database", "")
+	s.refuses(t)
 	time.Sleep(5 * time.Second)
 	for _, do := range mend {
 		do()
@@ -184,9 +202,9 @@ func (s *split) redisMoves(t *testing.T) {
 	before := redis.addr("_layers", 6379)
 	docker(t, "stop", "-t", "5", redis.ID)
 	// Another takes its address meanwhile.
-	squatter := docker(t, "run", "-d", "--network", project+"_layers", "--entrypoint", "/gochat", image(), "up", "--data-dir", "/tmp/data")
+	squatter := docker(t, "run", "-d", "--label", project, "--network", project+"_layers", "--entrypoint", "/gochat", image(), "up", "--data-dir", "/tmp/data")
 	defer docker(t, "rm", "-f", "-v", squatter)
-	s.unready("logic", "redis", "")
+	s.unready(s.one("logic"), "redis", "")
 	docker(t, "start", redis.ID)
 	if after := inspect(t, redis.ID)[0].addr("_layers", 6379); after == before {
 		t.Fatalf("Redis is at %s as before", after)
@@ -209,8 +227,16 @@ func (s *split) diskFull(t *testing.T) {
 	}
 	_ = file.Close() // it could not be written to its end
 	defer func() { _ = os.Remove(fill) }()
-	s.unready("logic", "commit", "No space left on device")
-	s.unready("connect", "canary", "could not be stored")
+	s.refuses(t)
+	s.unready(s.one("connect"), "canary", "could not be stored")
+	eventually(t, "a logic node that says that the disk is full", func() bool {
+		for _, c := range s.containers("logic") { // each knows of its own commits
+			if reasons, err := readiness(c); err == nil && strings.Contains(reasons["logic: commit"], "No space left on device") {
+				return true
+			}
+		}
+		return false
+	})
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +291,7 @@ func (s *split) etcdLoses(t *testing.T) {
 	people.flows()
 	s.awaitReady()
 	docker(t, "stop", "-t", "5", members[1].ID)
-	s.unready("logic", "etcd", "")
+	s.unready(s.one("logic"), "etcd", "")
 	time.Sleep(10 * time.Second) // longer than a lease
 	docker(t, "start", members[0].ID, members[1].ID)
 	s.awaitReady()
@@ -281,6 +307,9 @@ func (s *split) rolling(t *testing.T) {
 			began := time.Now()
 			docker(t, "stop", "-t", "60", c.ID)
 			empty := time.Since(began)
+			if code := inspect(t, c.ID)[0].State.ExitCode; code != 0 {
+				t.Errorf("%s ended with %d", c, code)
+			}
 			docker(t, "start", c.ID)
 			s.awaitReady()
 			t.Logf("%s: empty after %v, its successor ready after %v", c, empty.Round(10*time.Millisecond), time.Since(began).Round(10*time.Millisecond))

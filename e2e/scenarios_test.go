@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gochat/e2e/load"
 )
 
 // scenarios are what every system does, however it is run.
@@ -37,8 +39,24 @@ func (s *target) chatPage(t *testing.T) {
 		}
 		return string(body)
 	}
-	if page := get(s.page); !strings.Contains(page, "<div id=") {
+	page := get(s.page)
+	if !strings.Contains(page, "<div id=") {
 		t.Errorf("the page is %.300q", page)
+	}
+	for _, address := range s.told {
+		if !strings.Contains(page, address) {
+			t.Errorf("the page does not know %s: %.1000q", address, page)
+		}
+	}
+	// A page of that origin may connect, one of another may not.
+	for from, may := range map[string]bool{s.origin: true, "https://elsewhere.example": false} {
+		link, err := load.DialFrom(s.WebSocket[0], s.TLS, from)
+		if (err == nil) != may {
+			t.Errorf("from %s: %v, want that it may: %v", from, err, may)
+		}
+		if err == nil {
+			link.Close()
+		}
 	}
 	var described struct{ OpenAPI string }
 	if err := json.Unmarshal([]byte(get(s.url("/v1/openapi.json"))), &described); err != nil || !strings.HasPrefix(described.OpenAPI, "3.1") {

@@ -27,6 +27,7 @@ const (
 	project = "gochat-e2e"
 	gateway = "10.231.77.1" // this machine, as the containers of the layers see it; compose.yml says so
 	buckets = 8             // of each connect node, likewise
+	origin  = "https://chat.example"
 )
 
 // target is a system as its clients know it.
@@ -34,6 +35,8 @@ type target struct {
 	load.Addresses
 	tcpTLS string // host:port, "" if there is none
 	page   string // URL
+	told   []string // addresses that the page is told
+	origin string // of the page
 	http   *http.Client
 	spans  *traces.Collector
 }
@@ -49,9 +52,10 @@ func (s *target) url(path string) string {
 // split is the system of docker/compose.yml, two of each layer.
 type split struct {
 	target
-	t       testing.TB
-	dir     string // of this run
-	environ []string
+	t        testing.TB
+	dir      string // of this run
+	environ  []string
+	somebody *user
 }
 
 // startSplit starts it; it ends with the test.
@@ -66,14 +70,18 @@ func startSplit(t *testing.T) *split {
 	t.Cleanup(func() { command(t, "umount", disk) })
 	s.environ = append(os.Environ(),
 		"E2E_DISK="+disk, "TRACE_SAMPLE_RATIO=1", "HTTPS_PORT="+freePort(t), "TCP_PORT="+freePort(t), "TCP_TLS_PORT="+freePort(t),
-		"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")
-	command(t, "bash", "../docker/secrets.sh")
-	s.compose("down", "-v", "--remove-orphans") // of a run that was cut off
+		"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "SECRETS="+filepath.Join(s.dir, "secrets"), "PUBLIC_ORIGIN="+origin, "PUBLIC_WEBSOCKET=wss://chat.example/ws")
+	secrets := exec.Command("bash", "../docker/secrets.sh")
+	secrets.Env = s.environ
+	if out, err := secrets.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.down() // of a run that was cut off
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.keep()
 		}
-		s.compose("down", "-v", "--remove-orphans", "-t", "5")
+		s.down()
 	})
 
 	// The network first, so that this machine has its address in it.
@@ -86,13 +94,13 @@ func startSplit(t *testing.T) *split {
 	s.environ = append(s.environ, "OTEL_EXPORTER_OTLP_ENDPOINT="+s.spans.URL)
 	s.scale(2)
 
-	certificate, err := os.ReadFile("../docker/secrets/tls_certificate")
+	certificate, err := os.ReadFile(filepath.Join(s.dir, "secrets", "tls_certificate"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(certificate) {
-		t.Fatal("docker/secrets/tls_certificate is no certificate")
+		t.Fatal("tls_certificate is no certificate")
 	}
 	secure := &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	published := func(port string) string {
@@ -101,9 +109,17 @@ func startSplit(t *testing.T) *split {
 	https := published("8443")
 	s.target.Addresses = load.Addresses{API: []string{https}, WebSocket: []string{https}, TCP: []string{published("7001")}, TLS: secure}
 	s.tcpTLS, s.page = published("7443"), "https://"+https+"/"
+	s.origin, s.told = origin, []string{origin, "wss://chat.example/ws"}
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: secure}}
 	s.awaitReady()
+	s.somebody = s.register(t, unique("somebody"))
 	return s
+}
+
+// down ends whatever there is of it, with what it has stored.
+func (s *split) down() {
+	s.t.Helper()
+	s.compose("--profile", "observability", "down", "-v", "--remove-orphans", "-t", "5")
 }
 
 // freePort is one that nobody listened at a moment ago: a proxy that starts anew is published where it was.
@@ -229,20 +245,24 @@ func (s *split) awaitReady() {
 	}
 }
 
-// unready waits until some process of the service says the text of something that it needs.
-func (s *split) unready(service, name, text string) {
+// unready waits until the container says the text of something that it needs.
+func (s *split) unready(c *container, name, text string) {
 	s.t.Helper()
-	eventually(s.t, fmt.Sprintf("a %s that says of %s: %s", service, name, text), func() bool {
-		for _, c := range s.containers(service) {
-			reasons, err := readiness(c)
-			for check, reason := range reasons {
-				if err == nil && strings.Contains(check, name) && strings.Contains(reason, text) {
-					return true
-				}
+	eventually(s.t, fmt.Sprintf("%s says of %s: %s", c, name, text), func() bool {
+		reasons, err := readiness(c)
+		for check, reason := range reasons {
+			if err == nil && strings.Contains(check, name) && strings.Contains(reason, text) {
+				return true
 			}
 		}
 		return false
 	})
+}
+
+// isReady reports whether the container says that nothing is missing.
+func isReady(c *container) bool {
+	reasons, err := readiness(c)
+	return err == nil && len(reasons) == 0
 }
 
 // keep keeps what says how a failed run went.

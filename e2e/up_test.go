@@ -53,7 +53,7 @@ func TestImage(t *testing.T) {
 
 // TestUp: `gochat up` in one container does all that a system does, and keeps it over a restart and a kill.
 func TestUp(t *testing.T) {
-	id := docker(t, "run", "-d", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--restart", "always",
+	id := docker(t, "run", "-d", "--label", project, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--restart", "always",
 		"--health-interval", "1s", "-e", "GOCHAT_ADMIN_LISTEN=0.0.0.0:9100", image())
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -68,7 +68,8 @@ func TestUp(t *testing.T) {
 			return docker(t, "inspect", "-f", "{{.State.Status}} {{.State.Health.Status}}", id) == "running healthy"
 		})
 		c := inspect(t, id)[0]
-		s = target{http: http.DefaultClient, page: "http://" + c.addr("bridge", 8080) + "/", Addresses: load.Addresses{
+		// The page's host has the websocket too, so that it is of the same origin.
+		s = target{http: http.DefaultClient, page: "http://" + c.addr("bridge", 8080) + "/", origin: "http://" + c.addr("bridge", 8080), Addresses: load.Addresses{
 			API: []string{c.addr("bridge", 7070)}, WebSocket: []string{c.addr("bridge", 7000)}, TCP: []string{c.addr("bridge", 7001)}}}
 	}
 	healthy()

@@ -24,13 +24,15 @@ func series(t *testing.T, r *running) (all map[string]bool, rooms int) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	all = make(map[string]bool)
+	shown := make(map[string]bool)
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		name, _, _ := strings.Cut(lines.Text(), " ")
 		switch {
 		case strings.HasPrefix(name, "#"):
 		case strings.Contains(name, "room="):
-			rooms++
+			_, room, _ := strings.Cut(name, "room=")
+			shown[room] = true
 		default:
 			all[name] = true
 		}
@@ -38,7 +40,7 @@ func series(t *testing.T, r *running) (all map[string]bool, rooms int) {
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
 	}
-	return all, rooms
+	return all, len(shown)
 }
 
 // comeAndGo has a user come, write a note and go; or, with all, chat in a room of their own, with themselves, and wrongly.

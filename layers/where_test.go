@@ -98,6 +98,10 @@ func TestWhere(t *testing.T) {
 	for _, c := range conns {
 		c.AwaitText(t, "to the room")
 	}
+	eventually(t, "it is known to be published", func() bool { // which may be so only after it has come
+		a := whereIs(t, rest, m.ID, where.Delivered)
+		return len(a.Logic) == 1 && a.Logic[0].Published > 0
+	})
 	for name, r := range map[string]*running{"logic and api": rest, "task": task, "connect": one} {
 		a := whereIs(t, r, m.ID, where.Delivered)
 		if a.Conversation != "room:1" || a.Seq != m.Seq || a.From == nil || *a.From != (where.User{ID: int64(ann.ID), Name: "ann"}) || a.TraceID != m.TraceID || len(a.Missing) > 0 {

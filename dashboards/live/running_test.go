@@ -8,12 +8,14 @@ import (
 	"time"
 )
 
-// TestRunningSystem has every panel answered by the Prometheus at DASHBOARDS_PROMETHEUS, of a system that has been under load for
+// TestRunningSystem has every panel answered, and no alert fired, by the Prometheus at DASHBOARDS_PROMETHEUS, of a system that has been under load for
 // a minute. The container suite runs it.
 func TestRunningSystem(t *testing.T) {
 	url := os.Getenv("DASHBOARDS_PROMETHEUS")
 	if url == "" {
 		t.Fatal("DASHBOARDS_PROMETHEUS is not set")
 	}
-	Dial(t, url).answers(t, time.Minute)
+	prometheus := Dial(t, url)
+	prometheus.answers(t, time.Minute)
+	prometheus.nothingFires(t)
 }

@@ -52,6 +52,11 @@ func read(dir string) (objects []runtime.Object, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range all.Resources {
+		if !slices.Contains(files, filepath.Join(dir, name)) {
+			return nil, fmt.Errorf("kustomization.yaml names %s, which is not there", name)
+		}
+	}
 	for _, file := range files {
 		name := filepath.Base(file)
 		if name == "kustomization.yaml" {
@@ -86,6 +91,7 @@ func read(dir string) (objects []runtime.Object, err error) {
 // workload is what runs pods.
 type workload struct {
 	kind, name string
+	replicas   *int32
 	selector   *meta.LabelSelector
 	pod        core.PodTemplateSpec
 }
@@ -94,11 +100,11 @@ func workloads(objects []runtime.Object) (all []workload) {
 	for _, o := range objects {
 		switch o := o.(type) {
 		case *apps.Deployment:
-			all = append(all, workload{"Deployment", o.Name, o.Spec.Selector, o.Spec.Template})
+			all = append(all, workload{"Deployment", o.Name, o.Spec.Replicas, o.Spec.Selector, o.Spec.Template})
 		case *apps.StatefulSet:
-			all = append(all, workload{"StatefulSet", o.Name, o.Spec.Selector, o.Spec.Template})
+			all = append(all, workload{"StatefulSet", o.Name, o.Spec.Replicas, o.Spec.Selector, o.Spec.Template})
 		case *batch.Job:
-			all = append(all, workload{"Job", o.Name, nil, o.Spec.Template})
+			all = append(all, workload{"Job", o.Name, nil, nil, o.Spec.Template})
 		}
 	}
 	return all
@@ -169,8 +175,27 @@ func faults(objects []runtime.Object) (found []string) {
 		if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation {
 			fault("%s: may do more than it needs", w.name)
 		}
+		if w.pod.Spec.EnableServiceLinks == nil || *w.pod.Spec.EnableServiceLinks {
+			fault("%s: is told of services by variables that it takes for settings", w.name)
+		}
+		for _, m := range c.VolumeMounts {
+			if !slices.ContainsFunc(w.pod.Spec.Volumes, func(v core.Volume) bool { return v.Name == m.Name }) {
+				fault("%s: mounts %s, which is not there", w.name, m.Name)
+			}
+		}
+		for _, from := range c.EnvFrom {
+			if !slices.ContainsFunc(objects, func(o runtime.Object) bool {
+				m, is := o.(*core.ConfigMap)
+				return is && m.Name == from.ConfigMapRef.Name
+			}) {
+				fault("%s: takes settings from %s, which is not there", w.name, from.ConfigMapRef.Name)
+			}
+		}
 		if w.kind == "Job" {
 			continue
+		}
+		if scaled[w.name] && w.replicas != nil {
+			fault("%s: says how many there are, as its autoscaler does", w.name)
 		}
 		if selector, err := meta.LabelSelectorAsSelector(w.selector); err != nil || !selector.Matches(labels.Set(w.pod.Labels)) {
 			fault("%s: does not select its own pods", w.name)
@@ -257,6 +282,11 @@ func TestFaults(t *testing.T) {
 		{"monitoring.yaml", "gochat/job: gochat", "gochat/job: chat", "ServiceMonitor gochat selects no service"},
 		{"kustomization.yaml", "  - site.yaml\n", "", "kustomization.yaml does not name site.yaml"},
 		{"kustomization.yaml", "resources:", "resource:", "unknown field"},
+		{"kustomization.yaml", "resources:\n", "resources:\n  - more.yaml\n", "kustomization.yaml names more.yaml, which is not there"},
+		{"task.yaml", "  selector:", "  replicas: 2\n  selector:", "task: says how many there are, as its autoscaler does"},
+		{"logic.yaml", "enableServiceLinks: false", "enableServiceLinks: true", "logic: is told of services by variables"},
+		{"logic.yaml", "name: secrets, mountPath", "name: secret, mountPath", "logic: mounts secret, which is not there"},
+		{"migrate.yaml", "configMapRef: { name: gochat }", "configMapRef: { name: chat }", "migrate: takes settings from chat, which is not there"},
 		{"site.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "site: may do more than it needs"},
 	} {
 		t.Run(c.file+" "+c.new, func(t *testing.T) {

@@ -8,13 +8,14 @@ cd "$(dirname "$0")"
 export DOCKER_BUILDKIT=0 # Debian's client has no buildx
 suite=bookworm base=gochat-offline/debian
 packages=etcd-server,etcd-client,redis-server,postgresql,rabbitmq-server,nginx,libnginx-mod-stream,prometheus
-# What made the base is its label: another list makes it anew.
-recipe=$(echo "$suite $packages" | sha256sum | head -c 16)
+umask 022
+# What made the base is its label: another list, or another month, makes it anew.
+recipe=$(echo "$suite $packages $(date -u +%Y-%m)" | sha256sum | head -c 16)
 
 [ $# -gt 0 ] || set -- etcd redis postgres rabbitmq nginx prometheus gochat
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf --one-file-system "$work"' EXIT
 
 if [ "$(docker image inspect -f '{{index .Config.Labels "recipe"}}' "$base" 2>/dev/null)" != "$recipe" ]; then
 	command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null; }

@@ -197,13 +197,20 @@ func (p *person) dial(turn int) (Link, error) {
 }
 
 // DialWebSocket connects to the websocket at host:port, over TLS if there is a configuration for it.
-func DialWebSocket(addr string, secure *tls.Config) (Link, error) {
+func DialWebSocket(addr string, secure *tls.Config) (Link, error) { return DialFrom(addr, secure, "") }
+
+// DialFrom is DialWebSocket by a page of that origin, as browsers tell it.
+func DialFrom(addr string, secure *tls.Config, origin string) (Link, error) {
+	header := http.Header{}
+	if origin != "" {
+		header.Set("Origin", origin)
+	}
 	dialer := websocket.Dialer{HandshakeTimeout: Patience, TLSClientConfig: secure}
 	scheme := "ws"
 	if secure != nil {
 		scheme = "wss"
 	}
-	conn, _, err := dialer.Dial(scheme+"://"+addr+"/ws", nil)
+	conn, _, err := dialer.Dial(scheme+"://"+addr+"/ws", header)
 	if err != nil {
 		return nil, err
 	}

@@ -20,11 +20,11 @@ func (c *Connect) drain() {
 		return
 	}
 	c.tel.Log.Info("draining connections", "connections", len(all), "over", c.cfg.Drain.String())
+	start := time.Now()
+	c.m.drained.Set(float64(start.Add(c.cfg.Drain).UnixMilli()) / 1000)
 	c.m.draining.Set(1)
 	defer c.m.waiting.Set(0)
 	pause := c.cfg.Drain / time.Duration(len(all))
-	start := time.Now()
-	c.m.drained.Set(float64(start.Add(c.cfg.Drain).UnixMilli()) / 1000)
 	for i, ch := range all {
 		c.m.waiting.Set(float64(len(all) - i))
 		select {
