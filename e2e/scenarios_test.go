@@ -43,9 +43,10 @@ func (s *target) chatPage(t *testing.T) {
 	if !strings.Contains(page, "<div id=") {
 		t.Errorf("the page is %.300q", page)
 	}
+	told := get(s.page + "config.json")
 	for _, address := range s.told {
-		if !strings.Contains(page, address) {
-			t.Errorf("the page does not know %s: %.1000q", address, page)
+		if !strings.Contains(told, address) {
+			t.Errorf("the page is not told of %s: %s", address, told)
 		}
 	}
 	// A page of that origin may connect, one of another may not.
