@@ -2,11 +2,14 @@ package testdeps
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,17 +22,26 @@ type EtcdServer struct {
 	peer   string
 	dir    string
 	cmd    *exec.Cmd // nil while it does not run
-	output bytes.Buffer
+	ended  <-chan struct{}
+	output bytes.Buffer // read once it has ended
 }
 
 // Etcd starts an etcd with an empty folder of its own and returns once it answers. It ends with the test. Leases
 // may be as short as a second.
 func Etcd(t testing.TB) *EtcdServer {
 	t.Helper()
-	e := &EtcdServer{t: t, client: etcdAddr(t), peer: etcdAddr(t), dir: filepath.Join(t.TempDir(), "etcd")}
+	e := &EtcdServer{t: t, dir: filepath.Join(t.TempDir(), "etcd")}
 	t.Cleanup(func() { e.end(syscall.SIGKILL) })
-	e.Start()
-	return e
+	for range 10 {
+		e.client, e.peer = etcdAddr(t), etcdAddr(t)
+		if err := e.start(); err == nil {
+			return e
+		} else if !strings.Contains(err.Error(), "address already in use") { // somebody took it meanwhile
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("etcd: no address stays free")
+	return nil
 }
 
 // etcdAddr is a loopback address whose port is free at this moment.
@@ -55,8 +67,15 @@ func (e *EtcdServer) PID() int { return e.cmd.Process.Pid }
 // Start starts it again, on the same address and with what is left of its data, and returns once it answers.
 func (e *EtcdServer) Start() {
 	e.t.Helper()
+	if err := e.start(); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// start fails if etcd ends before it answers, or does not answer in time.
+func (e *EtcdServer) start() error {
 	if e.cmd != nil {
-		e.t.Fatal("etcd runs already")
+		return errors.New("etcd runs already")
 	}
 	peer := "http://" + e.peer
 	e.cmd = exec.Command("etcd", "--name", "test", "--data-dir", e.dir,
@@ -66,22 +85,32 @@ func (e *EtcdServer) Start() {
 	e.output.Reset()
 	e.cmd.Stdout, e.cmd.Stderr = &e.output, &e.output
 	if err := e.cmd.Start(); err != nil {
-		e.t.Fatalf("start etcd: %v", err)
+		e.cmd = nil
+		return fmt.Errorf("start etcd: %w", err)
 	}
+	cmd, ended := e.cmd, make(chan struct{})
+	e.ended = ended
+	go func() {
+		_ = cmd.Wait() // its exit code says only which signal it was
+		close(ended)
+	}()
 	client := &http.Client{Timeout: time.Second}
 	defer client.CloseIdleConnections()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		r, err := client.Get(e.Endpoint() + "/health")
-		if err != nil {
-			continue
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if r, err := client.Get(e.Endpoint() + "/health"); err == nil {
+			_ = r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return nil
+			}
 		}
-		_ = r.Body.Close()
-		if r.StatusCode == http.StatusOK {
-			return
+		select {
+		case <-ended:
+			deadline = time.Time{}
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	e.end(syscall.SIGKILL)
-	e.t.Fatalf("etcd does not answer:\n%s", e.output.Bytes())
+	return fmt.Errorf("etcd does not answer:\n%s", e.output.Bytes())
 }
 
 // Stop ends it in order and waits; its data stay.
@@ -123,6 +152,6 @@ func (e *EtcdServer) end(s syscall.Signal) {
 	}
 	_ = e.cmd.Process.Signal(syscall.SIGCONT) // a paused one would not hear of anything but SIGKILL
 	_ = e.cmd.Process.Signal(s)
-	_ = e.cmd.Wait() // its exit code says only which signal it was
+	<-e.ended
 	e.cmd = nil
 }
