@@ -33,10 +33,10 @@ const (
 // target is a system as its clients know it.
 type target struct {
 	load.Addresses
-	tcpTLS string // host:port, "" if there is none
-	page   string // URL
+	tcpTLS string   // host:port, "" if there is none
+	page   string   // URL
 	told   []string // addresses that the page is told
-	origin string // of the page
+	origin string   // of the page
 	http   *http.Client
 	spans  *traces.Collector
 }
