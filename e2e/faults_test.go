@@ -156,21 +156,30 @@ func cut(t *testing.T, a, b *container) (mend func()) {
 	return mend
 }
 
+// cutAll cuts every container of the service from the other, until mended.
+func (s *split) cutAll(t *testing.T, service string, from *container) (mend func()) {
+	t.Helper()
+	var all []func()
+	for _, c := range s.containers(service) {
+		all = append(all, cut(t, c, from))
+	}
+	return func() {
+		for _, mend := range all {
+			mend()
+		}
+	}
+}
+
 // cutOff: task does not reach one connect node. That node says that nothing comes through; others go on, and what it missed comes.
 func (s *split) cutOff(t *testing.T) {
 	people := s.chat(t)
 	node := s.one("connect")
-	var mend []func()
-	for _, task := range s.containers("task") {
-		mend = append(mend, cut(t, task, node))
-	}
+	mend := s.cutAll(t, "task", node)
 	s.unready(node, "canary", "acknowledged (trace ")
 	if other := s.containers("connect")[1]; !isReady(other) {
 		t.Errorf("%s is not ready, and nobody has cut it off", other)
 	}
-	for _, do := range mend {
-		do()
-	}
+	mend()
 	s.awaitReady()
 	people.flows()
 	people.settle()
@@ -179,17 +188,11 @@ func (s *split) cutOff(t *testing.T) {
 // cutDatabase: logic does not reach PostgreSQL. It says so; nobody is told that something was accepted.
 func (s *split) cutDatabase(t *testing.T) {
 	people := s.chat(t)
-	database := s.one("postgres")
-	var mend []func()
-	for _, logic := range s.containers("logic") {
-		mend = append(mend, cut(t, logic, database))
-	}
+	mend := s.cutAll(t, "logic", s.one("postgres"))
 	s.unready(s.one("logic"), "database", "")
 	s.refuses(t)
 	time.Sleep(5 * time.Second)
-	for _, do := range mend {
-		do()
-	}
+	mend()
 	s.awaitReady()
 	people.flows()
 	people.settle()

@@ -113,6 +113,9 @@ func TestDrainEndsWithTheLast(t *testing.T) {
 	if got := n.metric(t, "gochat_draining"); got != 1 {
 		t.Errorf("gochat_draining is %v, want 1", got)
 	}
+	if end := n.metric(t, "gochat_drain_end_timestamp_seconds") - float64(time.Now().Unix()); end < 3000 || end > 3601 {
+		t.Errorf("the drain is to end in %v s, want an hour from its beginning", end)
+	}
 	for _, c := range conns {
 		c.Close()
 	}
