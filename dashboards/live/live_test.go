@@ -2,46 +2,58 @@ package live
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 )
 
 // TestContention has a system with one bucket and one with 32 under the same load of joining, leaving and fan-out: the dashboard
-// tells them apart, by ratio and by wait, ten times and more.
+// tells them apart, by ratio and by wait, ten times and more in the median of the rounds: where a goroutine that holds a lock
+// loses its processor to another process, one wait of 30 ms is more than all the others of 32 buckets together.
 func TestContention(t *testing.T) {
 	bin := Build(t)
 	one, many := Up(t, bin, "connect.buckets=1"), Up(t, bin, "connect.buckets=32")
 	prometheus := Scrape(t, nil, one.Admin(), many.Admin())
 	panels := Panels(t, "..")
-	const length = 15 * time.Second
-	seen := make(map[*System][2]float64)
-	for _, s := range []*System{one, many} {
-		var load sync.WaitGroup
-		load.Go(func() {
-			s.Bench(t, "fanout", "--members", "600", "--users", "100", "--rate", "100", "--for", length.String(), "--user-prefix", "fan-")
-		})
-		load.Go(func() {
-			s.Bench(t, "churn", "--connections", "200", "--users", "100", "--for", length.String(), "--user-prefix", "churn-")
-		})
-		load.Wait()
-		over := length + 5*time.Second
-		ratio, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Contended").Exprs[0], s.Admin(), over)))
-		waited, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Time waited").Exprs[0], s.Admin(), over)))
-		seen[s] = [2]float64{ratio, waited}
+	const rounds, length = 5, 6 * time.Second
+	seen := make(map[*System][2][]float64)
+	for range rounds { // by turns: what else the machine does then is of both, and of a round or two
+		for _, s := range []*System{one, many} {
+			var load sync.WaitGroup
+			load.Go(func() {
+				s.Bench(t, "fanout", "--members", "600", "--users", "100", "--rate", "100", "--for", length.String(), "--user-prefix", "fan-")
+			})
+			load.Go(func() {
+				s.Bench(t, "churn", "--connections", "200", "--users", "100", "--for", length.String(), "--user-prefix", "churn-")
+			})
+			load.Wait()
+			all := seen[s]
+			for i, title := range []string{"Contended", "Time waited"} {
+				value, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", title).Exprs[0], s.Admin(), length+3*time.Second)))
+				all[i] = append(all[i], value)
+			}
+			seen[s] = all
+		}
 	}
 	t.Logf("one bucket: %.4f contended, %.6f s/s waited; 32: %.4f, %.6f", seen[one][0], seen[one][1], seen[many][0], seen[many][1])
 	for s, name := range map[*System]string{one: "one bucket", many: "32 buckets"} { // that each was asked, and worked as much
-		taken, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Lock taken").Exprs[0], s.Admin(), 2*length+10*time.Second)))
+		taken, _ := Highest(prometheus.Ask(t, For(Find(t, panels, "locks.json", "Lock taken").Exprs[0], s.Admin(), 2*length+6*time.Second)))
 		if taken < 100 {
 			t.Errorf("%s: its locks were taken %v times a second: too little to compare", name, taken)
 		}
 	}
 	for i, what := range []string{"contended ratio", "time waited"} {
-		if a, b := seen[one][i], seen[many][i]; a == 0 || a < 10*b || math.IsNaN(a) {
+		if a, b := median(seen[one][i]), median(seen[many][i]); a == 0 || a < 10*b || math.IsNaN(a) {
 			t.Errorf("%s: %v with one bucket, %v with 32: want ten times as much", what, a, b)
 		}
 	}
+}
+
+// median is the middle one of an odd number of values.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // TestHottestRoom has a room of 1,000 beside rooms of 10, and some messages in each: the dashboard shows it as the hottest
