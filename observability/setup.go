@@ -153,7 +153,7 @@ func (o *Observability) Log() *slog.Logger { return o.log }
 func (o *Observability) Gatherer() prometheus.Gatherer { return o.registry }
 
 // Layer is the telemetry of one layer: its lines carry layer and instance, its metrics the label layer, and its
-// spans belong to the service gochat-LAYER.
+// spans belong to the service gochat-LAYER. A process asks once for each.
 func (o *Observability) Layer(layer, instance string) (Telemetry, error) {
 	if layer == "" || instance == "" {
 		return Telemetry{}, fmt.Errorf("telemetry of layer %q, instance %q: both need a name", layer, instance)
@@ -162,9 +162,11 @@ func (o *Observability) Layer(layer, instance string) (Telemetry, error) {
 	if err != nil {
 		return Telemetry{}, fmt.Errorf("telemetry of layer %q: %w", layer, err)
 	}
+	metrics := o.registerer(layer)
+	promauto.With(metrics).NewGauge(prometheus.GaugeOpts{Name: "gochat_layer_info", Help: "1, for each layer of the process."}).Set(1)
 	return Telemetry{
 		Log:     o.log.With("layer", layer, "instance", instance),
-		Metrics: o.registerer(layer),
+		Metrics: metrics,
 		Traces:  traces,
 	}, nil
 }

@@ -399,14 +399,16 @@ func TestLayerMetrics(t *testing.T) {
 	for _, name := range []string{"api", "task"} { // one name, two layers, one registry
 		promauto.With(layer(t, o, name, name+"-1").Metrics).NewCounter(prometheus.CounterOpts{Name: "gochat_test_total"}).Inc()
 	}
-	var layers []string
-	for _, m := range family(t, o.Gatherer(), "gochat_test_total").GetMetric() {
-		for _, l := range m.Label {
-			layers = append(layers, l.GetName()+"="+l.GetValue())
+	for _, name := range []string{"gochat_test_total", "gochat_layer_info"} {
+		var layers []string
+		for _, m := range family(t, o.Gatherer(), name).GetMetric() {
+			for _, l := range m.Label {
+				layers = append(layers, l.GetName()+"="+l.GetValue())
+			}
 		}
-	}
-	if want := []string{"layer=api", "layer=task"}; !slices.Equal(layers, want) {
-		t.Errorf("labels %v, want %v", layers, want)
+		if want := []string{"layer=api", "layer=task"}; !slices.Equal(layers, want) {
+			t.Errorf("%s: labels %v, want %v", name, layers, want)
+		}
 	}
 	for _, name := range []string{"gochat_build_info", "go_sync_mutex_wait_total_seconds_total", "go_goroutines", "process_open_fds"} {
 		if family(t, o.Gatherer(), name) == nil {
