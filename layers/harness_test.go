@@ -98,7 +98,7 @@ func backends() map[string]func(testing.TB) backend {
 func embeddedBackend(t testing.TB) backend {
 	t.Helper()
 	dir := t.TempDir()
-	etcd, err := embedded.StartEtcd(t.Context(), filepath.Join(dir, "etcd"), slog.New(slog.DiscardHandler))
+	etcd, err := embedded.StartEtcd(t.Context(), filepath.Join(dir, "etcd"))
 	if err != nil {
 		t.Fatal(err)
 	}

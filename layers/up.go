@@ -54,11 +54,11 @@ func lockDir(dir string) (*os.File, error) {
 // embed starts what the configuration names none of, and points the configuration there.
 func (p *process) embed(ctx context.Context, dir string) error {
 	if len(p.cfg.Etcd.Endpoints) == 0 {
-		etcd, err := embedded.StartEtcd(ctx, filepath.Join(dir, "etcd"), p.log)
+		etcd, err := embedded.StartEtcd(ctx, filepath.Join(dir, "etcd"))
 		if err != nil {
 			return fmt.Errorf("start embedded etcd: %w", err)
 		}
-		p.life.closing("embedded etcd", func() error { etcd.Close(); return nil })
+		p.life.run("embedded etcd", etcd.Run)
 		p.cfg.Etcd.Endpoints = []string{etcd.Endpoint()}
 	}
 	if len(p.cfg.Redis.Addrs) == 0 {

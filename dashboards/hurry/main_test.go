@@ -33,7 +33,7 @@ func TestOwnRules(t *testing.T) {
 	if err := run([]string{dir, "../rules/recording.yml", "../rules/alerts.yml"}); err != nil {
 		t.Fatal(err)
 	}
-	slow := regexp.MustCompile(`\[[0-9]+[hd]|(for|interval): [0-9]+[mhd]|offset [0-9]+[hd]|> 180|30 \* max|<[mhd]>`)
+	slow := regexp.MustCompile(`\[[0-9]+[hd]|for: ([0-9]+[hd]|[0-9]{2,}m|[2-9]m)|interval: [0-9]+[mhd]|offset [0-9]+[hd]|> 180|30 \* max|<[mhd]>`)
 	for _, name := range []string{"recording.yml", "alerts.yml"} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

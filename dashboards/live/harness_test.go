@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,11 +28,11 @@ import (
 
 const patience = 60 * time.Second // for what takes a second on a machine that has time
 
-// Build builds gochat and answers the binary's path.
-func Build(t testing.TB) string {
+// Build builds gochat, with these flags of the compiler, and answers the binary's path.
+func Build(t testing.TB, flags ...string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "gochat")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/gochat")
+	build := exec.CommandContext(t.Context(), "go", slices.Concat([]string{"build"}, flags, []string{"-o", bin, "./cmd/gochat"})...)
 	build.Dir = "../.." // of a package two below the top
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -54,8 +55,14 @@ func (s *System) Admin() string { return s.at.Admin }
 // Up starts `gochat up` with these settings and waits until it is ready.
 func Up(t testing.TB, bin string, settings ...string) *System {
 	t.Helper()
-	s := &System{bin: bin}
-	args := []string{"up", "--data-dir", t.TempDir()}
+	return UpBy(t, []string{bin}, settings...)
+}
+
+// UpBy is Up by another program, which is the first words.
+func UpBy(t testing.TB, bin []string, settings ...string) *System {
+	t.Helper()
+	s := &System{bin: bin[len(bin)-1]}
+	args := slices.Concat(bin[1:], []string{"up", "--data-dir", t.TempDir()})
 	for _, port := range []string{"admin", "api", "rpc", "site", "websocket"} {
 		args = append(args, "--"+port+"-port", "0")
 	}
@@ -64,7 +71,7 @@ func Up(t testing.TB, bin string, settings ...string) *System {
 		args = append(args, "--set", set)
 	}
 	ready := make(chan []byte, 1)
-	start(t, exec.Command(bin, args...), func(line []byte) {
+	start(t, exec.Command(bin[0], args...), func(line []byte) {
 		if strings.Contains(string(line), `"msg":"ready"`) {
 			select {
 			case ready <- bytes.Clone(line):
@@ -135,6 +142,12 @@ type Prometheus struct{ api v1.API }
 // Scrape starts a Prometheus with the rule files, for the targets.
 func Scrape(t testing.TB, rules []string, targets ...string) *Prometheus {
 	t.Helper()
+	return ScrapeAlso(t, rules, "", targets...)
+}
+
+// ScrapeAlso is Scrape with further jobs, items of scrape_configs.
+func ScrapeAlso(t testing.TB, rules []string, jobs string, targets ...string) *Prometheus {
+	t.Helper()
 	dir := t.TempDir()
 	config := "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files:\n"
 	for _, file := range rules {
@@ -144,7 +157,7 @@ func Scrape(t testing.TB, rules []string, targets ...string) *Prometheus {
 		}
 		config += "  - " + whole + "\n"
 	}
-	config += fmt.Sprintf("scrape_configs:\n  - job_name: gochat\n    static_configs:\n      - targets: [%s]\n", strings.Join(targets, ", "))
+	config += fmt.Sprintf("scrape_configs:\n  - job_name: gochat\n    static_configs:\n      - targets: [%s]\n%s", strings.Join(targets, ", "), jobs)
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -154,7 +167,7 @@ func Scrape(t testing.TB, rules []string, targets ...string) *Prometheus {
 		"--enable-feature=exemplar-storage", "--log.level=warn"), func([]byte) {})
 	p := Dial(t, "http://"+addr)
 	Eventually(t, "all targets are scraped", func() bool {
-		got := p.tryAsk(t.Context(), "sum(up)")
+		got := p.tryAsk(t.Context(), `sum(up{job="gochat"})`)
 		return len(got) == 1 && int(got[0].Value) == len(targets)
 	})
 	return p

@@ -8,14 +8,25 @@ import (
 	"time"
 )
 
-// TestRunningSystem has every panel answered, and no alert fired, by the Prometheus at DASHBOARDS_PROMETHEUS, of a system that has been under load for
-// a minute. The container suite runs it.
-func TestRunningSystem(t *testing.T) {
+// running is the Prometheus at DASHBOARDS_PROMETHEUS, that the container suite names.
+func running(t *testing.T) *Prometheus {
+	t.Helper()
 	url := os.Getenv("DASHBOARDS_PROMETHEUS")
 	if url == "" {
 		t.Fatal("DASHBOARDS_PROMETHEUS is not set")
 	}
-	prometheus := Dial(t, url)
+	return Dial(t, url)
+}
+
+// TestRunningSystem has every panel answered, and no alert fired, of a system that has been under load for a minute.
+func TestRunningSystem(t *testing.T) {
+	prometheus := running(t)
 	prometheus.answers(t, time.Minute)
 	prometheus.nothingFires(t)
+}
+
+// TestSystemThatWasIll has the panels and rules that show failures show something, of a system that has had all of the container
+// suite's faults in the last ten minutes.
+func TestSystemThatWasIll(t *testing.T) {
+	running(t).filled(t, 10*time.Minute, whenIllOfSplit(), recordedOfSplit())
 }

@@ -17,7 +17,7 @@ type Config struct {
 	TCP        TCPConfig       `koanf:"tcp"`
 	Buckets    int             `koanf:"buckets" doc:"a power of two"`
 	QueueBytes int             `koanf:"queue_bytes" doc:"what may wait for one socket; a channel that exceeds it is closed as slow"`
-	MaxConns   int             `koanf:"max_connections" doc:"connections of both transports together; more are turned away"`
+	MaxConns   int             `koanf:"max_connections" doc:"connections of both transports together; more are turned away; fewer where the process may not open 256 files more"`
 	AuthWithin time.Duration   `koanf:"auth_within" doc:"a connection that has not authenticated by then is closed"`
 	Ping       time.Duration   `koanf:"ping" doc:"time between two pings to a connection"`
 	Check      time.Duration   `koanf:"session_check" doc:"time between two checks that a connection's session has not ended"`

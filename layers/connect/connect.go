@@ -94,7 +94,11 @@ func New(cfg Config, logic Logic, routes Routes, self func() (contract.NodeRef, 
 		ended:    make(map[contract.SessionID]endedSession),
 		timeouts: timeouts{write: 30 * time.Second, linger: 2 * time.Second, packet: 30 * time.Second},
 	}
-	c.m.limit.Set(float64(cfg.MaxConns))
+	if most := affordable(openFiles()); most < cfg.MaxConns {
+		tel.Log.Info("connections are bounded by the files that the process may open", "connections", most, "max_connections", cfg.MaxConns)
+		c.cfg.MaxConns = most
+	}
+	c.m.limit.Set(float64(c.cfg.MaxConns))
 	c.buffers.New = func() any { b := make([]byte, readBuffer); return &b }
 	for i := range c.channels {
 		c.channels[i] = make(map[uint64]*channel)

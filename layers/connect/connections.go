@@ -2,9 +2,26 @@ package connect
 
 import (
 	"maps"
+	"math"
 	"net"
 	"slices"
+	"syscall"
 )
+
+// openFiles is how many files the process may open.
+func openFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt
+	}
+	return limit.Cur
+}
+
+// affordable is how many connections there may be of so many files: what the process itself needs, to reach logic and to be
+// looked at, may not be taken by who connects.
+func affordable(files uint64) int {
+	return int(min(files, math.MaxInt) - min(files/2, 256))
+}
 
 // begin counts a handler in, whose end Run waits for. It is false if the node is full or draining.
 func (c *Connect) begin() bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -334,6 +335,15 @@ func TestRoutesNotWritten(t *testing.T) {
 		c.Close()
 		eventually(t, "gone", func() bool { return len(storedRoutes(t, n.routes, n.self)) == 0 })
 	})
+}
+
+// TestAffordable leaves files to what is no connection.
+func TestAffordable(t *testing.T) {
+	for files, want := range map[uint64]int{20000: 19744, 1024: 768, 512: 256, 100: 50, math.MaxUint64: math.MaxInt - 256} {
+		if got := affordable(files); got != want {
+			t.Errorf("of %d files: got %d, want %d", files, got, want)
+		}
+	}
 }
 
 // TestFull turns away what comes above the bound, and lets in again once somebody has left.

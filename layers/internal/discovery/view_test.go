@@ -14,14 +14,13 @@ import (
 	"gochat/layers/internal/embedded"
 	"gochat/layers/internal/testdeps"
 	"gochat/layers/internal/testwait"
-	"gochat/observability"
 )
 
 // servers are the kinds of etcd that all must hold for.
 func servers(t *testing.T, f func(t *testing.T, endpoint string)) {
 	t.Run("etcd", func(t *testing.T) { f(t, testdeps.Etcd(t).Endpoint()) })
 	t.Run("embedded", func(t *testing.T) {
-		e, err := embedded.StartEtcd(t.Context(), t.TempDir(), observability.Discard().Log)
+		e, err := embedded.StartEtcd(t.Context(), t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // maxSocketPath is what the system allows for the path of a unix socket, on the strictest of systems.
@@ -31,12 +32,13 @@ type Etcd struct {
 	scratch string // where the socket is, if dir is too deep for one
 	watch   sync.WaitGroup
 	closed  sync.Once
+	failure chan error // the first thing that it cannot go on after
 }
 
 // StartEtcd starts an etcd that keeps its files in dir, which it makes, and returns once it answers. Ending ctx
 // ends the waiting, not the etcd. It fails if another process's etcd answers in dir.
-func StartEtcd(ctx context.Context, dir string, log *slog.Logger) (_ *Etcd, err error) {
-	e := &Etcd{}
+func StartEtcd(ctx context.Context, dir string) (_ *Etcd, err error) {
+	e := &Etcd{failure: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			e.Close()
@@ -57,7 +59,8 @@ func StartEtcd(ctx context.Context, dir string, log *slog.Logger) (_ *Etcd, err 
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 1000, 100
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	cfg.LogLevel = "fatal"
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop()) // what fails is returned, or comes by Err
+	// What fails is returned, or comes by Err; what etcd means to end the process for, without a word where nothing is logged, ends Run.
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapcore.NewNopCore(), zap.WithFatalHook(fatal{e})))
 
 	if e.server, err = embed.StartEtcd(cfg); err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
@@ -71,7 +74,7 @@ func StartEtcd(ctx context.Context, dir string, log *slog.Logger) (_ *Etcd, err 
 	}
 	e.watch.Go(func() {
 		for err := range e.server.Err() { // closed by Close
-			log.Error("embedded etcd failed", "err", err)
+			e.fail(err)
 		}
 	})
 	return e, nil
@@ -100,6 +103,39 @@ func (e *Etcd) prepare(dir string) error {
 		return fmt.Errorf("start etcd: %s is in use by another process", dir)
 	}
 	return errors.Join(os.RemoveAll(e.socket), os.RemoveAll(filepath.Join(dir, "data")))
+}
+
+// Run returns nil once ctx ends, or before that what the etcd cannot go on after. In the first case the etcd is closed.
+func (e *Etcd) Run(ctx context.Context) error {
+	select {
+	case err := <-e.failure:
+		// It is not closed: what has failed may be what its end waits for.
+		return err
+	case <-ctx.Done():
+		e.Close()
+		return nil
+	}
+}
+
+// fail notes the first failure.
+func (e *Etcd) fail(err error) {
+	select {
+	case e.failure <- err:
+	default:
+	}
+}
+
+// fatal is what etcd's logger does in place of ending the process.
+type fatal struct{ etcd *Etcd }
+
+// OnWrite implements zapcore.CheckWriteHook: the goroutine may not go on.
+func (f fatal) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
+	said := zapcore.NewMapObjectEncoder()
+	for _, field := range fields {
+		field.AddTo(said)
+	}
+	f.etcd.fail(fmt.Errorf("%s: %v", entry.Message, said.Fields))
+	runtime.Goexit()
 }
 
 // Endpoint is what a client connects to.

@@ -3,18 +3,21 @@ package embedded
 import (
 	"context"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 func startEtcd(t *testing.T, dir string) *Etcd {
 	t.Helper()
-	e, err := StartEtcd(t.Context(), dir, slog.New(slog.DiscardHandler))
+	e, err := StartEtcd(t.Context(), dir)
 	if err != nil {
 		t.Fatalf("start: %v", err)
 	}
@@ -100,7 +103,7 @@ func TestEtcdIsPrivate(t *testing.T) {
 func TestEtcdRefusesAFolderInUse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
 	e := startEtcd(t, dir)
-	if _, err := StartEtcd(t.Context(), dir, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := StartEtcd(t.Context(), dir); err == nil {
 		t.Error("started twice in one folder")
 	}
 	if !answers(e) {
@@ -129,7 +132,7 @@ func TestEtcdStartEndsWithCtx(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := filepath.Join(t.TempDir(), "etcd")
-	if e, err := StartEtcd(ctx, dir, slog.New(slog.DiscardHandler)); err == nil {
+	if e, err := StartEtcd(ctx, dir); err == nil {
 		e.Close() // it was faster
 	}
 	if left := opened(t, dir); len(left) != 0 {
@@ -137,9 +140,28 @@ func TestEtcdStartEndsWithCtx(t *testing.T) {
 	}
 }
 
+// What etcd would end the process for, without a word, ends Run with what it said.
+func TestEtcdFails(t *testing.T) {
+	e := startEtcd(t, t.TempDir())
+	go zap.New(zapcore.NewNopCore(), zap.WithFatalHook(fatal{e})).Fatal("failed to create a file", zap.Error(syscall.EMFILE))
+	err := e.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "failed to create a file") || !strings.Contains(err.Error(), "too many open files") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEtcdRunsUntilCtxEnds(t *testing.T) {
+	e := startEtcd(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil || answers(e) {
+		t.Errorf("%v; answers: %v", err, answers(e))
+	}
+}
+
 func BenchmarkEtcdStart(b *testing.B) {
 	for b.Loop() {
-		e, err := StartEtcd(b.Context(), b.TempDir(), slog.New(slog.DiscardHandler))
+		e, err := StartEtcd(b.Context(), b.TempDir())
 		if err != nil {
 			b.Fatal(err)
 		}
