@@ -24,6 +24,7 @@ import (
 type chatting struct {
 	*load.Crowd
 	t      *testing.T
+	room   int64
 	cancel context.CancelFunc
 }
 
@@ -40,7 +41,7 @@ func (s *split) chat(t *testing.T) *chatting {
 		t.Fatal(err)
 	}
 	people.Start(ctx)
-	c := &chatting{people, t, cancel}
+	c := &chatting{people, t, room.ID, cancel}
 	t.Cleanup(func() { cancel(); people.Wait() })
 	c.flows()
 	return c

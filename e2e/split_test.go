@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +34,7 @@ func TestSplit(t *testing.T) {
 		{"etcd loses members", s.etcdLoses},
 		{"rolling restart", s.rolling},
 		{"scaled", s.scaled},
+		{"alerts", s.alerts},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			outer := s.t
@@ -49,28 +47,12 @@ func TestSplit(t *testing.T) {
 
 // dashboards: a Prometheus that is configured as ours, but for how often it scrapes, answers every query of every panel, and no alert fires.
 func (s *split) dashboards(t *testing.T) {
-	config, err := os.ReadFile("../docker/observability/prometheus.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	often := filepath.Join(s.dir, "prometheus.yml")
-	if err := os.WriteFile(often, []byte(strings.ReplaceAll(string(config), "interval: 15s", "interval: 1s")), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.environ = append(s.environ, "E2E_PROMETHEUS="+often)
-	s.compose("--profile", "observability", "up", "-d", "--no-deps", "prometheus")
-	prometheus := s.one("prometheus")
-	defer docker(t, "rm", "-f", "-v", prometheus.ID)
+	watched := s.prometheus(t, "../dashboards/rules")
 	people := s.chat(t)
 	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Second) {
 		s.chatPage(t) // all layers have something to do
 	}
-	check := exec.Command("go", "test", "-tags", "e2e", "-count=1", "-run", "TestRunningSystem", "./live")
-	check.Dir = "../dashboards"
-	check.Env = append(os.Environ(), "DASHBOARDS_PROMETHEUS=http://"+prometheus.addr("_layers", 9090))
-	if out, err := check.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	watched.check(t, "TestRunningSystem")
 	people.settle()
 }
 

@@ -48,8 +48,9 @@ func TestFaultsOfOneNode(t *testing.T) {
 		crowded.Bench(t, "slow", "--members", "10", "--silent", "15", "--rate", "40", "--size", "8000", "--for", length.String(), "--user-prefix", "slow-")
 	})
 	load.Go(func() {
-		narrow.Bench(t, "idle", "--connections", fmt.Sprint(descriptors-110), "--for", length.String(), "--users", "10")
+		narrow.Bench(t, "idle", "--connections", fmt.Sprint(descriptors/2-10), "--for", length.String(), "--users", "10")
 	})
+	stays(t, narrow.at.API, descriptors/20)
 	load.Go(func() {
 		locked.Bench(t, "fanout", "--members", "50", "--users", "10", "--rate", "100", "--for", length.String(), "--user-prefix", "fan-")
 	})
@@ -72,6 +73,21 @@ func TestFaultsOfOneNode(t *testing.T) {
 	}
 	load.Wait()
 	prometheus.filled(t, time.Since(began), whenIllOfOneNode(), nil)
+}
+
+// stays has so many clients of HTTP keep their connections.
+func stays(t *testing.T, addr string, clients int) {
+	t.Helper()
+	for range clients {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			t.Cleanup(func() { _ = conn.Close() })
+			_, err = fmt.Fprintf(conn, "GET /v1/openapi.json HTTP/1.1\r\nHost: %s\r\n\r\n", addr)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // fires waits until the alert does, of the instance whose name begins so, and says when and of what.

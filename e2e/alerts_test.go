@@ -1,0 +1,274 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// alerts: each fault makes the alerts fire that are there for it, and the panels that show failures show them. Rules take a second
+// for a minute. What one process alone can have is tested beside the dashboards.
+func (s *split) alerts(t *testing.T) {
+	tasks := s.containers("task")
+	for _, c := range tasks {
+		docker(t, "stop", "-t", "30", c.ID)
+	}
+	// It begins while no task runs, so that it does not know who read which partition.
+	hurried := filepath.Join(s.dir, "rules")
+	if err := os.Mkdir(hurried, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hurry := exec.Command("go", "run", "./hurry", hurried, "rules/recording.yml", "rules/alerts.yml")
+	hurry.Dir = "../dashboards"
+	if out, err := hurry.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	watched := s.prometheus(t, hurried)
+	watched.fires("GochatNoTask", "GochatPartitionsUnread")
+	for _, c := range tasks {
+		docker(t, "start", c.ID)
+	}
+	s.awaitReady()
+	people := s.chat(t)
+	for _, fault := range []struct {
+		name   string
+		alerts []string
+		do     func(*testing.T) (mend func())
+	}{
+		{"no task", []string{"GochatPartitionWithoutOwner", "GochatCanaryFailing"}, s.withoutTask},
+		{"late", []string{"GochatDeliveryLatencyBurnFast", "GochatDeliveryLatencyBurnSlow"}, func(*testing.T) func() { return func() {} }}, // what waited for task
+		{"no page", []string{"GochatLayerGone"}, s.withoutSite},
+		{"no database", []string{"GochatHTTPErrors", "GochatStoreErrors", "GochatRPCErrors"}, s.withoutDatabase},
+		{"no Redis", []string{"GochatSessionStoreErrors", "GochatQueueErrors", "GochatOutboxLeftovers"}, s.withoutRedis},
+		{"spoiled route", []string{"GochatQueueOld", "GochatQueueBehind"}, func(t *testing.T) func() { return s.spoilRoute(t, people.room) }},
+		{"no quorum", []string{"GochatNodeWithoutLease", "GochatOutboxUnwatched"}, s.withoutQuorum},
+		{"stuck drain", []string{"GochatProcessDown", "GochatDrainTooLong"}, s.stuckDrain},
+		{"foreign item", []string{"GochatItemsSetAside"}, s.foreignItem},
+		{"queue emptied", []string{"GochatUnconsumedBurnFast", "GochatUnconsumedBurnSlow", "GochatRepairsAbandoned", "GochatLedgerBurnFast", "GochatLedgerBurnSlow"}, s.emptiedQueue},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			outer := s.t
+			s.t = t
+			defer func() { s.t = outer }()
+			mend := fault.do(t)
+			watched.t, people.t = t, t
+			watched.fires(fault.alerts...)
+			mend()
+			s.awaitReady()
+			people.flows()
+		})
+	}
+	people.t = t
+	people.settle()
+	watched.check(t, "TestSystemThatWasIll")
+}
+
+// prometheus is one that watches the system, as often as every second.
+type prometheus struct {
+	t   *testing.T
+	url string
+}
+
+// prometheus starts it with the rules of the directory; it ends with the test.
+func (s *split) prometheus(t *testing.T, rules string) *prometheus {
+	t.Helper()
+	config, err := os.ReadFile("../docker/observability/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	often := filepath.Join(s.dir, "prometheus.yml")
+	if err := os.WriteFile(often, []byte(strings.ReplaceAll(string(config), "interval: 15s", "interval: 1s")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	environ := s.environ
+	s.environ = append(slices.Clip(environ), "E2E_PROMETHEUS="+often, "E2E_RULES="+rules)
+	s.compose("--profile", "observability", "up", "-d", "--no-deps", "prometheus")
+	s.environ = environ
+	c := s.one("prometheus")
+	t.Cleanup(func() { docker(t, "rm", "-f", "-v", c.ID) })
+	return &prometheus{t, "http://" + c.addr("_layers", 9090)}
+}
+
+// check runs a test of the dashboards against it.
+func (p *prometheus) check(t *testing.T, name string) {
+	t.Helper()
+	check := exec.Command("go", "test", "-tags", "e2e", "-count=1", "-run", "^"+name+"$", "./live")
+	check.Dir = "../dashboards"
+	check.Env = append(os.Environ(), "DASHBOARDS_PROMETHEUS="+p.url)
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// fires waits until each of the alerts has fired within the last minute.
+func (p *prometheus) fires(alerts ...string) {
+	p.t.Helper()
+	const query = `count_over_time(ALERTS{alertstate="firing"}[1m])`
+	missing := alerts
+	deadline := time.Now().Add(2 * within)
+	for ; len(missing) > 0 && time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		response, err := http.Get(p.url + "/api/v1/query?query=" + url.QueryEscape(query))
+		if err != nil {
+			continue // it may still start
+		}
+		var answer struct {
+			Data struct {
+				Result []struct{ Metric map[string]string }
+			}
+		}
+		err = json.NewDecoder(response.Body).Decode(&answer)
+		_ = response.Body.Close()
+		if err != nil {
+			continue
+		}
+		missing = slices.DeleteFunc(slices.Clone(missing), func(alert string) bool {
+			return slices.ContainsFunc(answer.Data.Result, func(r struct{ Metric map[string]string }) bool {
+				if r.Metric["alertname"] != alert {
+					return false
+				}
+				p.t.Logf("fires: %v", r.Metric)
+				return true
+			})
+		})
+	}
+	if len(missing) > 0 {
+		p.t.Errorf("not fired within %v: %v", 2*within, missing)
+	}
+}
+
+// away stops the containers, until mended.
+func away(t *testing.T, all ...*container) (mend func()) {
+	t.Helper()
+	ids := make([]string, len(all))
+	for i, c := range all {
+		ids[i] = c.ID
+	}
+	mend = func() { docker(t, append([]string{"start"}, ids...)...) }
+	docker(t, append([]string{"stop", "-t", "10"}, ids...)...)
+	return mend
+}
+
+// withoutTask ends the task layer.
+func (s *split) withoutTask(t *testing.T) (mend func()) {
+	return away(t, s.containers("task")...)
+}
+
+// withoutSite ends the page.
+func (s *split) withoutSite(t *testing.T) (mend func()) { return away(t, s.containers("site")...) }
+
+// withoutDatabase ends PostgreSQL, while people go on by REST.
+func (s *split) withoutDatabase(t *testing.T) (mend func()) {
+	back := away(t, s.one("postgres"))
+	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Millisecond) {
+		s.do(t, s.somebody, http.MethodPost, "/v1/rooms/1/messages", object{"msg": "into the void"})
+	}
+	return back
+}
+
+// withoutRedis ends Redis: what is accepted waits in the outbox.
+func (s *split) withoutRedis(t *testing.T) (mend func()) { return away(t, s.one("redis")) }
+
+// redis runs a command there.
+func (s *split) redis(t *testing.T, args ...string) string {
+	t.Helper()
+	return docker(t, append([]string{"exec", s.one("redis").ID, "redis-cli"}, args...)...)
+}
+
+// spoilRoute has something in Redis, where the routes of the room are, that are none.
+func (s *split) spoilRoute(t *testing.T, room int64) (mend func()) {
+	key := fmt.Sprint("gochat:route:room:", room)
+	s.redis(t, "SET", key, "spoiled")
+	return func() { s.redis(t, "DEL", key) }
+}
+
+// withoutQuorum ends two of the three members of etcd.
+func (s *split) withoutQuorum(t *testing.T) (mend func()) {
+	return away(t, s.containers("etcd1", "etcd2")...)
+}
+
+// stuckDrain has a connect node drain while no logic answers it.
+func (s *split) stuckDrain(t *testing.T) (mend func()) {
+	node := s.one("connect")
+	ids := []string{}
+	for _, c := range s.containers("logic") {
+		ids = append(ids, c.ID)
+	}
+	docker(t, append([]string{"pause"}, ids...)...)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := tryCommand("docker", "stop", "-t", "60", node.ID)
+		ended <- err
+	}()
+	return func() {
+		docker(t, append([]string{"unpause"}, ids...)...)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		docker(t, "start", node.ID)
+	}
+}
+
+// streams are those of the queue.
+func (s *split) streams(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(strings.Fields(s.redis(t, "--scan", "--pattern", "gochat:queue:*", "--type", "stream")), func(key string) bool {
+		return strings.HasSuffix(key, ":aside")
+	})
+}
+
+// foreignItem puts something into the queue that is no delivery.
+func (s *split) foreignItem(t *testing.T) (mend func()) {
+	s.redis(t, "XADD", s.streams(t)[0], "*", "key", "k", "headers", "", "body", "of somebody else")
+	return func() {}
+}
+
+// emptiedQueue has Redis lose what waits in the queue, again and again, and PostgreSQL the messages of one room of it.
+func (s *split) emptiedQueue(t *testing.T) (mend func()) {
+	u := s.register(t, unique("lost"))
+	var room struct{ ID int }
+	s.must(t, u, http.MethodPost, "/v1/rooms", object{"name": unique("lost")}, &room)
+	var conns []*conn
+	for range 4 {
+		c := s.transports()["websocket"](t)
+		c.enter(t, u, room.ID)
+		conns = append(conns, c)
+	}
+	var tasks []string
+	for _, c := range s.containers("task") {
+		tasks = append(tasks, c.ID)
+	}
+	say := func(text string) {
+		s.must(t, u, http.MethodPost, fmt.Sprintf("/v1/rooms/%d/messages", room.ID), object{"msg": text}, nil)
+	}
+	say("first")
+	conns[0].text(t, "first")
+	for range 4 {
+		docker(t, append([]string{"pause"}, tasks...)...)
+		for range 5 {
+			say("lost")
+		}
+		time.Sleep(2 * time.Second)
+		for _, stream := range s.streams(t) {
+			s.redis(t, "XTRIM", stream, "MAXLEN", "0")
+		}
+		docker(t, "exec", s.one("postgres").ID, "psql", "-q", "-U", "gochat", "-d", "gochat", "-c",
+			fmt.Sprintf("DELETE FROM messages WHERE conversation_id = 'room:%d' AND text = 'lost'", room.ID))
+		docker(t, append([]string{"unpause"}, tasks...)...)
+		after := unique("after")
+		say(after)
+		for _, c := range conns {
+			c.text(t, after)
+		}
+	}
+	return func() {}
+}
