@@ -13,7 +13,7 @@ import (
 // board is a dashboard without a fault; panel and target are put into it.
 const (
 	board = `{"uid": "UID", "title": "TITLE", "description": "d", "tags": ["gochat"], "refresh": "30s", "timezone": "browser", "schemaVersion": 42,
-		"time": {"from": "now-1h", "to": "now"}, "graphTooltip": 1, "annotations": {}, "editable": true,
+		"time": {"from": "now-1h", "to": "now"}, "graphTooltip": 1, "editable": true,
 		"templating": {"list": [
 			{"type": "datasource", "name": "datasource", "label": "l", "description": "d", "skipUrlSync": false, "query": "prometheus"},
 			{"type": "query", "name": "job", "label": "l", "description": "d", "skipUrlSync": false, "datasource": {"type": "prometheus", "uid": "$datasource"},
@@ -31,12 +31,30 @@ const (
 					"expr": "histogram_quantile(0.99, sum by (le, op) (rate(gochat_frame_seconds_bucket{job=~\"$job\",instance=~\"$instance\"}[$__rate_interval])))"}]},
 			{"type": "stat", "id": 3, "title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
 				"gridPos": {"x": 12, "y": 1, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "short",
-					"thresholds": {"mode": "absolute", "steps": [{"value": null, "color": "green"}]}}, "overrides": []},
-				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "x",
+					"thresholds": {"mode": "absolute", "steps": [{"value": null, "color": "green"}]}}, "overrides": [
+						{"matcher": {"id": "byName", "options": "closed"}, "properties": [{"id": "unit", "value": "cps"}, {"id": "noValue", "value": "none"}]}]},
+				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "closed",
 					"expr": "sum(increase(gochat_closes_total{job=~\"$job\",instance=~\"$instance\"}[$__range])) / sum(gochat_connections{job=~\"$job\",instance=~\"$instance\"})"}]},
 			{"type": "row", "id": 4, "title": "Where on the path", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 9, "w": 24, "h": 1}},
-			{"type": "row", "id": 5, "title": "Which resource", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 10, "w": 24, "h": 1}},
-			{"type": "row", "id": 6, "title": "The runtime", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 11, "w": 24, "h": 1}}]}`
+			{"type": "row", "id": 5, "title": "Which resource", "collapsed": true, "gridPos": {"x": 0, "y": 10, "w": 24, "h": 1}, "panels": [
+				{"type": "heatmap", "id": 7, "title": "Inside", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
+					"gridPos": {"x": 0, "y": 11, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "s"}, "overrides": []},
+					"options": {"yAxis": {"unit": "s"}, "color": {"scheme": "Oranges", "fill": "x", "exponent": 0.5, "steps": 64, "reverse": false},
+						"showValue": "auto", "legend": {"show": true}, "tooltip": {"mode": "single"}, "exemplars": {"color": "red"}},
+					"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "{{le}}",
+						"expr": "sum by (le) (rate(gochat_frame_seconds_bucket{job=~\"$job\",instance=~\"$instance\"}[$__rate_interval]))"}]},
+				{"type": "timeseries", "id": 8, "title": "Beside", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
+					"gridPos": {"x": 12, "y": 11, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "bytes"}, "overrides": [
+						{"matcher": {"id": "byName", "options": "all of x"}, "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": "red"}}]}]},
+					"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "all of {{instance}}",
+						"expr": "sum by (instance) (gochat_connections{job=~\"$job\",instance=~\"$instance\"})"}]}]},
+			{"type": "row", "id": 6, "title": "The runtime", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 11, "w": 24, "h": 1}}],
+		"annotations": {"list": [
+			{"builtIn": 1, "name": "Notes", "enable": true, "iconColor": "blue", "datasource": {"type": "grafana", "uid": "-- Grafana --"}},
+			{"name": "Drains", "enable": true, "iconColor": "red", "datasource": {"type": "prometheus", "uid": "$datasource"}, "titleFormat": "{{instance}}",
+				"target": {"refId": "A", "expr": "count by (instance) (gochat_connections{job=~\"$job\",instance=~\"$instance\"}) == 0"}},
+			{"name": "Closes", "enable": true, "iconColor": "red", "datasource": {"type": "prometheus", "uid": "$datasource"}, "textFormat": "{{code}}",
+				"expr": "sum by (code) (increase(gochat_closes_total{job=~\"$job\",instance=~\"$instance\"}[$__rate_interval])) > 9"}]}}`
 
 	rules = `groups:
   - name: recorded
@@ -157,7 +175,7 @@ func TestPlanted(t *testing.T) {
 		{"legend of a label that is summed up", "one.json", "{{op}}", "{{layer}}", `the legend names "layer"`},
 		{"quantile of no buckets", "one.json", "sum by (le, op)", "sum by (op)", "a quantile of what has no buckets"},
 		{"no metric at all", "one.json", quantile, "vector(1)", "asks for no metric"},
-		{"nothing asked", "one.json", `"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "x",`, `"targets": [], "x": [{`, "asks for nothing"},
+		{"nothing asked", "one.json", `"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "closed",`, `"targets": [], "x": [{`, "asks for nothing"},
 		{"no exemplars", "one.json", `"exemplar": true`, `"exemplar": false`, "shows no exemplars"},
 		// panels
 		{"no title", "one.json", `"title": "Closes"`, `"title": ""`, `one.json: "": has no title`},
@@ -172,6 +190,27 @@ func TestPlanted(t *testing.T) {
 		{"another row", "one.json", `"title": "The runtime"`, `"title": "Other"`, `the row "Other" is not where it should be`},
 		{"field that Grafana does not have", "one.json", `"title": "Closes"`, `"tittle": "Closes", "title": "Closes"`, `is not as Grafana has it`},
 		{"no word where there is no value", "one.json", `"unit": "short"`, `"noValue": "", "unit": "short"`, "shows nothing where there is no value"},
+		{"unit that Grafana does not have", "one.json", `"unit": "s"`, `"unit": "secs"`, `"Frames": has the unit "secs"`},
+		{"unit of an axis", "one.json", `"yAxis": {"unit": "s"}`, `"yAxis": {"unit": "secs"}`, `"Inside": has the unit "secs"`},
+		{"unit of an override", "one.json", `{"id": "unit", "value": "cps"}`, `{"id": "unit", "value": "closes"}`, `"Closes": override of closed: has the unit "closes"`},
+		{"no word in an override", "one.json", `{"id": "noValue", "value": "none"}`, `{"id": "noValue", "value": ""}`, `"Closes": override of closed: shows nothing`},
+		{"link of an override", "one.json", `{"id": "noValue", "value": "none"}`, `{"id": "links", "value": [{"title": "x", "url": "/d/another"}]}`, `"Closes": override of closed: the link "x" is to /d/another, which is not there`},
+		{"link of a value", "one.json", `"unit": "short"`, `"links": [{"title": "x", "url": "/d/another"}], "unit": "short"`, `"Closes": the link "x" is to /d/another, which is not there`},
+		{"override of no series", "one.json", `"options": "closed"`, `"options": "close"`, `"Closes": has an override of "close", which no legend reads`},
+		{"override of no series of a label", "one.json", `"options": "all of x"`, `"options": "x"`, `"Beside": has an override of "x", which no legend reads`},
+		// a collapsed row's panels
+		{"no such metric inside", "one.json", "sum by (le) (rate(gochat_frame_seconds_bucket", "sum by (le) (rate(gochat_frames_seconds_bucket", `"Inside": gochat_frames_seconds_bucket is no metric`},
+		{"no description inside", "one.json", `"title": "Inside", "description": "d"`, `"title": "Inside", "description": ""`, `"Inside": has no description`},
+		{"id of one outside", "one.json", `"id": 7`, `"id": 2`, `"Inside" has the id 2, as "Frames" has`},
+		{"one on the other inside", "one.json", `"gridPos": {"x": 12, "y": 11,`, `"gridPos": {"x": 11, "y": 11,`, `"Beside" lies on "Inside"`},
+		{"beyond the edge inside", "one.json", `"gridPos": {"x": 12, "y": 11,`, `"gridPos": {"x": 13, "y": 11,`, `"Beside" does not fit`},
+		// annotations
+		{"annotation of no metric", "one.json", "count by (instance) (gochat_connections", "count by (instance) (gochat_conections", `annotation "Drains": gochat_conections is no metric`},
+		{"annotation of all there is", "one.json", `count by (instance) (gochat_connections{job=~\"$job\",`, `count by (instance) (gochat_connections{`, `annotation "Drains": gochat_connections is not selected by job`},
+		{"annotation as of old", "one.json", "sum by (code) (increase(gochat_closes_total", "sum by (code) (increase(gochat_close_total", `annotation "Closes": gochat_close_total is no metric`},
+		{"annotation with a label that is summed up", "one.json", `"textFormat": "{{code}}"`, `"textFormat": "{{layer}}"`, `annotation "Closes": the legend names "layer"`},
+		{"annotation that asks for nothing", "one.json", `"target": {"refId": "A", "expr": "`, `"target": {"refId": "A", "legendFormat": "`, `annotation "Drains": asks for nothing`},
+		{"annotation of another source", "one.json", `"iconColor": "red", "datasource": {"type": "prometheus", "uid": "$datasource"}`, `"iconColor": "red", "datasource": {"type": "prometheus", "uid": "mine"}`, `annotation "Drains": does not ask $datasource`},
 		// dashboards
 		{"two of one uid", "one.json", `"uid": "one"`, `"uid": "other"`, `has the uid "other" of`},
 		{"two of one title", "one.json", `"title": "One"`, `"title": "Other"`, `has the title of`},

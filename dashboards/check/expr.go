@@ -303,5 +303,14 @@ func (c *checker) legend(where, legend string, result []string) {
 	}
 }
 
+// mayRead reports whether the legend is that name once labels are put in.
+func mayRead(legend, name string) bool {
+	parts := inLegend.Split(legend, -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return regexp.MustCompile("^" + strings.Join(parts, ".+") + "$").MatchString(name)
+}
+
 // sorted are a map's keys in order.
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
