@@ -184,7 +184,7 @@ func (c *checker) annotations(b boardFile) {
 		for _, expr := range []string{target, a.text("expr")} {
 			if expr != "" {
 				result := c.checkExpr(expression{where, expr, selectors()})
-				c.legend(where, a.text("titleFormat")+a.text("textFormat"), result)
+				c.legend(where, a.text("titleFormat")+a.text("textFormat"), result.labels)
 			}
 		}
 	}
@@ -288,6 +288,7 @@ func (c *checker) panel(b boardFile, p object) {
 		c.fault(where, "asks for nothing")
 	}
 	refs := make(map[string]bool)
+	var taken []float64
 	for _, t := range p.list("targets") {
 		if refs[t.text("refId")] {
 			c.fault(where, "has two queries %s", t.text("refId"))
@@ -300,11 +301,14 @@ func (c *checker) panel(b boardFile, p object) {
 		}
 		expr := t.text("expr")
 		result := c.checkExpr(expression{where, expr, selectors()})
-		c.legend(where, t.text("legendFormat"), result)
+		c.legend(where, t.text("legendFormat"), result.labels)
+		c.names(where, "legend", t.text("legendFormat"), result.quantiles)
+		taken = append(taken, result.quantiles...)
 		if shown, _ := t["exemplar"].(bool); p.text("type") == "timeseries" && withExemplars.MatchString(expr) && !shown {
 			c.fault(where, "shows no exemplars of %s", expr)
 		}
 	}
+	c.names(where, "title", p.text("title"), taken)
 }
 
 // units are those of Grafana's units that are used here, by their ids: of another it would show the id.

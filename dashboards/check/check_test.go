@@ -25,9 +25,9 @@ const (
 			{"title": "next", "type": "link", "icon": "", "tooltip": "", "url": "/d/other?var=${job}", "tags": [], "asDropdown": false, "targetBlank": false, "includeVars": true, "keepTime": true}],
 		"panels": [
 			{"type": "row", "id": 1, "title": "Is it well", "collapsed": false, "panels": [], "gridPos": {"x": 0, "y": 0, "w": 24, "h": 1}},
-			{"type": "timeseries", "id": 2, "title": "Frames", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
+			{"type": "timeseries", "id": 2, "title": "Frames, p99", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
 				"gridPos": {"x": 0, "y": 1, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "s"}, "overrides": []},
-				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "{{op}}", "exemplar": true,
+				"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "{{op}} p99", "exemplar": true,
 					"expr": "histogram_quantile(0.99, sum by (le, op) (rate(gochat_frame_seconds_bucket{job=~\"$job\",instance=~\"$instance\"}[$__rate_interval])))"}]},
 			{"type": "stat", "id": 3, "title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"},
 				"gridPos": {"x": 12, "y": 1, "w": 12, "h": 8}, "fieldConfig": {"defaults": {"unit": "short",
@@ -174,6 +174,15 @@ func TestPlanted(t *testing.T) {
 		{"legend of no label", "one.json", "{{op}}", "{{room}}", `the legend names "room"`},
 		{"legend of a label that is summed up", "one.json", "{{op}}", "{{layer}}", `the legend names "layer"`},
 		{"quantile of no buckets", "one.json", "sum by (le, op)", "sum by (op)", "a quantile of what has no buckets"},
+		{"quantile in percent", "one.json", "histogram_quantile(0.99", "histogram_quantile(99", "takes the quantile 99: want a number between 0 and 1"},
+		{"quantile that is the highest", "one.json", "histogram_quantile(0.99", "histogram_quantile(1", "takes the quantile 1:"},
+		{"quantile that is the lowest", "one.json", "histogram_quantile(0.99", "histogram_quantile(0", "takes the quantile 0:"},
+		{"quantile that is no number", "one.json", "histogram_quantile(0.99", "histogram_quantile(scalar(vector(0.99))", "takes the quantile scalar(vector(0.99)):"},
+		{"quantile over time in percent", "rules/rules.yml", "expr: up == 0", "expr: quantile_over_time(50, up[1h]) == 0", "takes the quantile 50:"},
+		{"legend of another quantile", "one.json", "{{op}} p99", "{{op}} p50", `"Frames, p99": the legend names p50, which is not taken`},
+		{"legend of a quantile where there is none", "one.json", `"legendFormat": "closed"`, `"legendFormat": "closed, p99"`, `"Closes": the legend names p99`},
+		{"title of another quantile", "one.json", "Frames, p99", "Frames, p999", `the title names p999, which is not taken`},
+		{"title of one quantile of two", "one.json", "histogram_quantile(0.99", "histogram_quantile(0.9, rate(gochat_frame_seconds_bucket" + selected + "[$__rate_interval])) + histogram_quantile(0.99", `the title names other quantiles than 0.9`},
 		{"no metric at all", "one.json", quantile, "vector(1)", "asks for no metric"},
 		{"nothing asked", "one.json", `"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "closed",`, `"targets": [], "x": [{`, "asks for nothing"},
 		{"no exemplars", "one.json", `"exemplar": true`, `"exemplar": false`, "shows no exemplars"},
@@ -184,13 +193,13 @@ func TestPlanted(t *testing.T) {
 		{"no thresholds", "one.json", `[{"value": null, "color": "green"}]`, `[]`, `"Closes": has no thresholds`},
 		{"another datasource", "one.json", `"title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "$datasource"}`, `"title": "Closes", "description": "d", "datasource": {"type": "prometheus", "uid": "mine"}`, `"Closes": does not ask $datasource`},
 		{"two of one id", "one.json", `"id": 3`, `"id": 2`, `has the id 2`},
-		{"one on the other", "one.json", `"gridPos": {"x": 12, "y": 1,`, `"gridPos": {"x": 11, "y": 1,`, `"Closes" lies on "Frames"`},
+		{"one on the other", "one.json", `"gridPos": {"x": 12, "y": 1,`, `"gridPos": {"x": 11, "y": 1,`, `"Closes" lies on "Frames, p99"`},
 		{"beyond the edge", "one.json", `"gridPos": {"x": 12, "y": 1,`, `"gridPos": {"x": 13, "y": 1,`, `"Closes" does not fit`},
 		{"rows in disorder", "one.json", `"title": "The runtime"`, `"title": "Is it well"`, `the row "Is it well" is not where it should be`},
 		{"another row", "one.json", `"title": "The runtime"`, `"title": "Other"`, `the row "Other" is not where it should be`},
 		{"field that Grafana does not have", "one.json", `"title": "Closes"`, `"tittle": "Closes", "title": "Closes"`, `is not as Grafana has it`},
 		{"no word where there is no value", "one.json", `"unit": "short"`, `"noValue": "", "unit": "short"`, "shows nothing where there is no value"},
-		{"unit that Grafana does not have", "one.json", `"unit": "s"`, `"unit": "secs"`, `"Frames": has the unit "secs"`},
+		{"unit that Grafana does not have", "one.json", `"unit": "s"`, `"unit": "secs"`, `"Frames, p99": has the unit "secs"`},
 		{"unit of an axis", "one.json", `"yAxis": {"unit": "s"}`, `"yAxis": {"unit": "secs"}`, `"Inside": has the unit "secs"`},
 		{"unit of an override", "one.json", `{"id": "unit", "value": "cps"}`, `{"id": "unit", "value": "closes"}`, `"Closes": override of closed: has the unit "closes"`},
 		{"no word in an override", "one.json", `{"id": "noValue", "value": "none"}`, `{"id": "noValue", "value": ""}`, `"Closes": override of closed: shows nothing`},
@@ -201,7 +210,7 @@ func TestPlanted(t *testing.T) {
 		// a collapsed row's panels
 		{"no such metric inside", "one.json", "sum by (le) (rate(gochat_frame_seconds_bucket", "sum by (le) (rate(gochat_frames_seconds_bucket", `"Inside": gochat_frames_seconds_bucket is no metric`},
 		{"no description inside", "one.json", `"title": "Inside", "description": "d"`, `"title": "Inside", "description": ""`, `"Inside": has no description`},
-		{"id of one outside", "one.json", `"id": 7`, `"id": 2`, `"Inside" has the id 2, as "Frames" has`},
+		{"id of one outside", "one.json", `"id": 7`, `"id": 2`, `"Inside" has the id 2, as "Frames, p99" has`},
 		{"one on the other inside", "one.json", `"gridPos": {"x": 12, "y": 11,`, `"gridPos": {"x": 11, "y": 11,`, `"Beside" lies on "Inside"`},
 		{"beyond the edge inside", "one.json", `"gridPos": {"x": 12, "y": 11,`, `"gridPos": {"x": 13, "y": 11,`, `"Beside" does not fit`},
 		// annotations
@@ -289,6 +298,34 @@ func TestNothingThere(t *testing.T) {
 		if _, err := load(from); err == nil {
 			t.Errorf("%s: no error", from)
 		}
+	}
+}
+
+// TestNames has quantiles be told by their names, however many digits these have.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		taken []float64
+		good  bool
+	}{
+		{"wait", []float64{0.99}, true},
+		{"p5", []float64{0.05}, true},
+		{"p50 {{p99}}", []float64{0.5}, true},
+		{"p99.9", []float64{0.999}, true},
+		{"p999", []float64{0.999}, true},
+		{"p50 and p90", []float64{0.5, 0.9, 0.9}, true},
+		{"http2", nil, true},
+		{"p5", []float64{0.5}, false},
+		{"p100", []float64{0.99}, false},
+		{"p50", []float64{0.5, 0.9}, false},
+		{"p50 and p90", []float64{0.5}, false},
+	} {
+		t.Run(c.text, func(t *testing.T) {
+			var k checker
+			if k.names("here", "legend", c.text, c.taken); (len(k.found) == 0) != c.good {
+				t.Errorf("of %v found %q", c.taken, k.found)
+			}
+		})
 	}
 }
 
