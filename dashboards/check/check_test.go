@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -110,8 +110,26 @@ const (
 		{"name": "gochat_build_info", "type": "gauge", "labels": ["version"]},
 		{"name": "gochat_connections", "type": "gauge", "labels": ["layer", "transport"]},
 		{"name": "gochat_closes_total", "type": "counter", "labels": ["code", "layer"]},
-		{"name": "gochat_frame_seconds", "type": "histogram", "labels": ["layer", "op"]}
+		{"name": "gochat_frame_seconds", "type": "histogram", "labels": ["layer", "op"]},
+		{"name": "gochat_store_seconds", "type": "histogram", "labels": ["layer", "op"]}
 	]`
+	page = `# TYPE gochat_build_info gauge
+gochat_build_info{version="1"} 1
+# TYPE gochat_connections gauge
+gochat_connections{layer="connect",transport="tcp"} 1
+gochat_connections{layer="connect",transport="websocket"} 0
+# TYPE gochat_closes_total counter
+gochat_closes_total{code="replaced",layer="connect"} 0
+gochat_closes_total{code="slow_consumer",layer="connect"} 2
+# TYPE gochat_frame_seconds histogram
+gochat_frame_seconds_bucket{layer="connect",op="2",le="0.25"} 1
+gochat_frame_seconds_bucket{layer="connect",op="2",le="1"} 1
+gochat_frame_seconds_bucket{layer="connect",op="2",le="+Inf"} 1
+gochat_frame_seconds_sum{layer="connect",op="2"} 0.1
+gochat_frame_seconds_count{layer="connect",op="2"} 1
+# TYPE go_goroutines gauge
+go_goroutines 9
+`
 )
 
 func good() map[string]string {
@@ -120,21 +138,29 @@ func good() map[string]string {
 	return map[string]string{"one.json": one, "other.json": other, "rules/rules.yml": rules, "rules/tests/rules.yml": tests, "RUNBOOK.md": book}
 }
 
+// known is what a program with these metrics says of them.
+func known(t *testing.T) catalog {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{"metrics.json": metrics, "page.txt": page} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := load(filepath.Join(dir, "metrics.json"), filepath.Join(dir, "page.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 func check(t *testing.T, files map[string]string) []string {
 	t.Helper()
 	all := make(fstest.MapFS)
 	for name, content := range files {
 		all[name] = &fstest.MapFile{Data: []byte(content)}
 	}
-	var list []metric
-	if err := json.Unmarshal([]byte(metrics), &list); err != nil {
-		t.Fatal(err)
-	}
-	known := make(catalog)
-	for _, m := range list {
-		known[m.Name] = m
-	}
-	found, err := faults(all, known)
+	found, err := faults(all, known(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +209,10 @@ func TestPlanted(t *testing.T) {
 		{"legend of a quantile where there is none", "one.json", `"legendFormat": "closed"`, `"legendFormat": "closed, p99"`, `"Closes": the legend names p99`},
 		{"title of another quantile", "one.json", "Frames, p99", "Frames, p999", `the title names p999, which is not taken`},
 		{"title of one quantile of two", "one.json", "histogram_quantile(0.99", "histogram_quantile(0.9, rate(gochat_frame_seconds_bucket" + selected + "[$__rate_interval])) + histogram_quantile(0.99", `the title names other quantiles than 0.9`},
+		{"bound that there is not", "one.json", "gochat_frame_seconds_bucket" + selected, `gochat_frame_seconds_bucket{job=~\"$job\",instance=~\"$instance\",le=\"0.3\"}`, `gochat_frame_seconds has no le "0.3"`},
+		{"value that there is not", "one.json", "gochat_connections" + selected, `gochat_connections{job=~\"$job\",instance=~\"$instance\",transport=\"udp\"}`, `gochat_connections has no transport "udp"`},
+		{"value that there is not in a rule", "rules/rules.yml", "rate(gochat_closes_total[5m])", `rate(gochat_closes_total{code="slow"}[5m])`, `gochat_closes_total has no code "slow"`},
+		{"value that there is not in a variable", "one.json", `label_values(gochat_build_info, job)`, `label_values(gochat_connections{layer=\"tasks\"}, job)`, `gochat_connections has no layer "tasks"`},
 		{"no metric at all", "one.json", quantile, "vector(1)", "asks for no metric"},
 		{"nothing asked", "one.json", `"targets": [{"refId": "A", "datasource": {"type": "prometheus", "uid": "$datasource"}, "legendFormat": "closed",`, `"targets": [], "x": [{`, "asks for nothing"},
 		{"no exemplars", "one.json", `"exemplar": true`, `"exemplar": false`, "shows no exemplars"},
@@ -290,14 +320,64 @@ func TestNothingThere(t *testing.T) {
 			}
 		})
 	}
-	empty := t.TempDir() + "/metrics.json"
-	if err := os.WriteFile(empty, []byte("[]"), 0o600); err != nil {
+	dir := t.TempDir() + "/"
+	for name, content := range map[string]string{"metrics": metrics, "page": page, "empty": "", "none": "[]", "others": "go_goroutines 9\n"} {
+		if err := os.WriteFile(dir+name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := load(dir+"metrics", dir+"page"); err != nil {
 		t.Fatal(err)
 	}
-	for _, from := range []string{empty, empty + ".no", "http://127.0.0.1:1/debug/metrics"} {
-		if _, err := load(from); err == nil {
+	const nobody = "http://127.0.0.1:1/metrics"
+	for _, from := range [][2]string{
+		{dir + "empty", dir + "page"}, {dir + "none", dir + "page"}, {dir + "not", dir + "page"}, {nobody, dir + "page"},
+		{dir + "metrics", dir + "empty"}, {dir + "metrics", dir + "others"}, {dir + "metrics", dir + "none"}, {dir + "metrics", dir + "not"}, {dir + "metrics", nobody},
+	} {
+		if _, err := load(from[0], from[1]); err == nil {
 			t.Errorf("%s: no error", from)
 		}
+	}
+}
+
+// TestValues has labels be what they can be, as far as that is known.
+func TestValues(t *testing.T) {
+	for _, c := range []struct{ selector, want string }{
+		{`gochat_connections{transport="tcp"}`, ""},
+		{`gochat_connections{transport=~"tcp|websocket"}`, ""},
+		{`gochat_connections{transport=~"web.+"}`, ""},
+		{`gochat_connections{transport!="tcp"}`, ""},
+		{`gochat_connections{transport!~"web.+"}`, ""},
+		{`gochat_connections{transport=""}`, ""},
+		{`gochat_connections{layer="api"}`, ""},
+		{`gochat_frame_seconds_bucket{le="0.25"}`, ""},
+		{`gochat_frame_seconds_bucket{le="1.0"}`, ""},
+		{`gochat_frame_seconds_bucket{le="+Inf"}`, ""},
+		{`gochat_store_seconds_bucket{le="0.3",op="x"}`, ""}, // no series tells
+		{`gochat_build_info{version="2"}`, ""},               // others may come
+		{`gochat_closes_total{code="slow_consumer"}`, ""},
+		{`gochat_closes_total{code=~"[45]..|ok"}`, ""},
+		{`gochat_closes_total{code=~"5.."}`, ""},
+		{`gochat_connections{transport="udp"}`, `gochat_connections has no transport "udp"`},
+		{`gochat_connections{transport=~"tcp|udp"}`, `gochat_connections has no transport "udp"`},
+		{`gochat_connections{transport=~"u.+"}`, `gochat_connections has no transport that "u.+" matches`},
+		{`gochat_connections{transport!="udp"}`, `gochat_connections has no transport "udp"`},
+		{`gochat_connections{transport!~"tcp|udp"}`, `gochat_connections has no transport "udp"`},
+		{`gochat_connections{transport!~"u.+"}`, `gochat_connections has no transport that "u.+" matches`},
+		{`gochat_connections{layer="logik"}`, `gochat_connections has no layer "logik"`},
+		{`gochat_frame_seconds_bucket{le="0.3"}`, `gochat_frame_seconds has no le "0.3"`},
+		{`gochat_frame_seconds_bucket{le="1"}`, `gochat_frame_seconds has no le "1"`}, // no scrape has it so
+		{`gochat_frame_seconds_count{op="3"}`, `gochat_frame_seconds has no op "3"`},
+		{`gochat_closes_total{code=~"slow_consumer|slow"}`, `gochat_closes_total has no code "slow"`},
+		{`gochat_closes_total{code=~"6.."}`, `gochat_closes_total has no code that "6.." matches`},
+	} {
+		t.Run(c.selector, func(t *testing.T) {
+			k := &checker{known: known(t)}
+			k.checkExpr(expression{where: "here", text: "group(" + c.selector + ")"})
+			if got := strings.Join(k.found, "\n"); got != c.want && got != "here: "+c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 type metric struct {
 	Name, Type string
 	Labels     []string
+	values     map[string][]string // of labels, of the series that there are
 }
 
 type catalog map[string]metric
@@ -25,9 +26,9 @@ type catalog map[string]metric
 // others are metrics that gochat does not register and rules may ask for, with who has them.
 func others() catalog {
 	return catalog{
-		"up":                             {"up", "gauge", nil},            // Prometheus itself
-		"probe_success":                  {"probe_success", "gauge", nil}, // the blackbox exporter
-		"probe_ssl_earliest_cert_expiry": {"probe_ssl_earliest_cert_expiry", "gauge", nil},
+		"up":                             {Name: "up", Type: "gauge"},            // Prometheus itself
+		"probe_success":                  {Name: "probe_success", Type: "gauge"}, // the blackbox exporter
+		"probe_ssl_earliest_cert_expiry": {Name: "probe_ssl_earliest_cert_expiry", Type: "gauge"},
 	}
 }
 
@@ -146,6 +147,7 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 		if m.Name != model.MetricNameLabel && !s.has(m.Name) {
 			c.fault(e.where, "%s has no label %q", n.Name, m.Name)
 		}
+		c.value(e, s, m)
 	}
 	switch {
 	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent") && !onlyWhether(path):
