@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
@@ -83,6 +84,14 @@ func lowIsGood(warnFrom, badFrom float64) []step {
 // highIsGood are thresholds of what should be large.
 func highIsGood(warnBelow, goodFrom float64) []step {
 	return []step{{0, bad}, {warnBelow, warn}, {goodFrom, good}}
+}
+
+// outcomes are what becomes of messages and the like, with the colour that each has in every panel over time.
+func outcomes() []struct{ name, color string } {
+	return []struct{ name, color string }{
+		{"written", good}, {"queued", "light-green"}, {"offline", "blue"},
+		{"slow", warn}, {"gone", "yellow"}, {"lost", bad}, {"error", "dark-red"},
+	}
 }
 
 // neutral is of what is neither.
@@ -223,6 +232,12 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
 	if p.stacked {
 		b = b.Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal))
+	}
+	for _, o := range outcomes() {
+		if slices.ContainsFunc(p.queries, func(q query) bool { return q.legend == "{{outcome}}" || q.legend == o.name }) {
+			fixed := dashboard.FieldColor{Mode: dashboard.FieldColorModeIdFixed, FixedColor: &o.color}
+			b = b.OverrideByName(o.name, []dashboard.DynamicConfigValue{{Id: "color", Value: fixed}})
+		}
 	}
 	return b
 }
