@@ -105,12 +105,11 @@ func (c *checker) dashboards(all []boardFile) {
 			}
 		}
 		c.variables(b)
+		c.annotations(b)
 		c.links(b.file, b, b.list("links"))
 		c.layout(b)
-		for _, p := range b.list("panels") {
-			if p.text("type") != "row" {
-				c.panel(b, p)
-			}
+		for _, p := range b.panels() {
+			c.panel(b, p)
 		}
 	}
 }
@@ -119,6 +118,17 @@ func same(a, b any) bool {
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)
 	return string(x) == string(y)
+}
+
+// panels are all but the rows; those of a collapsed row are in the row.
+func (b boardFile) panels() (all []object) {
+	for _, p := range b.list("panels") {
+		if p.text("type") != "row" {
+			all = append(all, p)
+		}
+		all = append(all, p.list("panels")...)
+	}
+	return all
 }
 
 func (b boardFile) variables() (names []string) {
@@ -154,6 +164,29 @@ func (c *checker) variables(b boardFile) {
 			continue
 		}
 		c.checkExpr(expression{where: where, text: of[1]})
+	}
+}
+
+// annotations checks what is marked in all panels.
+func (c *checker) annotations(b boardFile) {
+	for _, a := range b.object.object("annotations").list("list") {
+		if a.number("builtIn") == 1 { // what people write down in Grafana
+			continue
+		}
+		where := fmt.Sprintf("%s: annotation %q", b.file, a.text("name"))
+		if a.object("datasource").text("uid") != "$datasource" {
+			c.fault(where, "does not ask $datasource")
+		}
+		target := a.object("target").text("expr") // of old it is the annotation's own
+		if target == "" && a.text("expr") == "" {
+			c.fault(where, "asks for nothing")
+		}
+		for _, expr := range []string{target, a.text("expr")} {
+			if expr != "" {
+				result := c.checkExpr(expression{where, expr, selectors()})
+				c.legend(where, a.text("titleFormat")+a.text("textFormat"), result.labels)
+			}
+		}
 	}
 }
 
@@ -193,11 +226,6 @@ func (c *checker) layout(b boardFile) {
 	rows, last := order(), -1
 	for i, p := range b.list("panels") {
 		title := p.text("title")
-		id := p.number("id")
-		if other, twice := ids[id]; twice || id == 0 {
-			c.fault(b.file, "%q has the id %d, as %q has", title, id, other)
-		}
-		ids[id] = title
 		if p.text("type") == "row" {
 			at := slices.Index(rows, title)
 			if at <= last {
@@ -207,22 +235,37 @@ func (c *checker) layout(b boardFile) {
 		} else if i == 0 {
 			c.fault(b.file, "%q is in no row", title)
 		}
-		at := p.object("gridPos")
-		x, y, w, h := at.number("x"), at.number("y"), at.number("w"), at.number("h")
-		if w == 0 || h == 0 || x+w > 24 {
-			c.fault(b.file, "%q does not fit: %d wide at %d of 24, %d high", title, w, x, h)
-		}
-		for i := x; i < x+w; i++ {
-			for j := y; j < y+h; j++ {
-				if other := taken[[2]int{i, j}]; other != "" && other != title {
-					c.fault(b.file, "%q lies on %q", title, other)
-				}
-				taken[[2]int{i, j}] = title
-			}
+		c.place(b, p, ids, taken)
+		within := make(map[[2]int]string) // what a collapsed row holds lies where what follows lies meanwhile
+		for _, inner := range p.list("panels") {
+			c.place(b, inner, ids, within)
 		}
 	}
 	if last != len(rows)-1 {
 		c.fault(b.file, "has not all rows: %s", strings.Join(rows, ", "))
+	}
+}
+
+// place checks that the panel has an id and a place of its own.
+func (c *checker) place(b boardFile, p object, ids map[int]string, taken map[[2]int]string) {
+	title := p.text("title")
+	id := p.number("id")
+	if other, twice := ids[id]; twice || id == 0 {
+		c.fault(b.file, "%q has the id %d, as %q has", title, id, other)
+	}
+	ids[id] = title
+	at := p.object("gridPos")
+	x, y, w, h := at.number("x"), at.number("y"), at.number("w"), at.number("h")
+	if w == 0 || h == 0 || x+w > 24 {
+		c.fault(b.file, "%q does not fit: %d wide at %d of 24, %d high", title, w, x, h)
+	}
+	for i := x; i < x+w; i++ {
+		for j := y; j < y+h; j++ {
+			if other := taken[[2]int{i, j}]; other != "" && other != title {
+				c.fault(b.file, "%q lies on %q", title, other)
+			}
+			taken[[2]int{i, j}] = title
+		}
 	}
 }
 
@@ -237,14 +280,15 @@ func (c *checker) panel(b boardFile, p object) {
 	if p.text("type") == "stat" && len(defaults.object("thresholds").list("steps")) == 0 {
 		c.fault(where, "has no thresholds")
 	}
-	if value, has := defaults["noValue"]; has && value == "" {
-		c.fault(where, "shows nothing where there is no value")
-	}
+	c.field(where, b, defaults)
+	c.field(where, b, p.object("options").object("yAxis")) // a heat map's
+	c.overrides(where, b, p)
 	c.links(where, b, p.list("links"))
 	if len(p.list("targets")) == 0 {
 		c.fault(where, "asks for nothing")
 	}
 	refs := make(map[string]bool)
+	var taken []float64
 	for _, t := range p.list("targets") {
 		if refs[t.text("refId")] {
 			c.fault(where, "has two queries %s", t.text("refId"))
@@ -257,9 +301,45 @@ func (c *checker) panel(b boardFile, p object) {
 		}
 		expr := t.text("expr")
 		result := c.checkExpr(expression{where, expr, selectors()})
-		c.legend(where, t.text("legendFormat"), result)
+		c.legend(where, t.text("legendFormat"), result.labels)
+		c.names(where, "legend", t.text("legendFormat"), result.quantiles)
+		taken = append(taken, result.quantiles...)
 		if shown, _ := t["exemplar"].(bool); p.text("type") == "timeseries" && withExemplars.MatchString(expr) && !shown {
 			c.fault(where, "shows no exemplars of %s", expr)
+		}
+	}
+	c.names(where, "title", p.text("title"), taken)
+}
+
+// units are those of Grafana's units that are used here, by their ids: of another it would show the id.
+func units() []string {
+	return []string{"Bps", "bytes", "cps", "mps", "ops", "percentunit", "reqps", "s", "short", "wps"}
+}
+
+// field checks how values are shown: all of a panel, or those of an override.
+func (c *checker) field(where string, b boardFile, f object) {
+	if unit, has := f["unit"]; has && !slices.Contains(units(), f.text("unit")) {
+		c.fault(where, "has the unit %q: want one of %s", unit, strings.Join(units(), ", "))
+	}
+	if value, has := f["noValue"]; has && value == "" {
+		c.fault(where, "shows nothing where there is no value")
+	}
+	c.links(where, b, f.list("links"))
+}
+
+// overrides checks how some of the panel's series are shown, and that there are such.
+func (c *checker) overrides(where string, b boardFile, p object) {
+	for _, o := range p.object("fieldConfig").list("overrides") {
+		of := o.object("matcher")
+		f := make(object)
+		for _, property := range o.list("properties") {
+			f[property.text("id")] = property["value"]
+		}
+		c.field(fmt.Sprintf("%s: override of %v", where, of["options"]), b, f)
+		if of.text("id") == "byName" && !slices.ContainsFunc(p.list("targets"), func(t object) bool {
+			return mayRead(t.text("legendFormat"), of.text("options"))
+		}) {
+			c.fault(where, "has an override of %q, which no legend reads", of["options"])
 		}
 	}
 }

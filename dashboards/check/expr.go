@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type metric struct {
 	Name, Type string
 	Labels     []string
+	values     map[string][]string // of labels, of the series that there are
 }
 
 type catalog map[string]metric
@@ -24,9 +26,9 @@ type catalog map[string]metric
 // others are metrics that gochat does not register and rules may ask for, with who has them.
 func others() catalog {
 	return catalog{
-		"up":                             {"up", "gauge", nil},            // Prometheus itself
-		"probe_success":                  {"probe_success", "gauge", nil}, // the blackbox exporter
-		"probe_ssl_earliest_cert_expiry": {"probe_ssl_earliest_cert_expiry", "gauge", nil},
+		"up":                             {Name: "up", Type: "gauge"},            // Prometheus itself
+		"probe_success":                  {Name: "probe_success", Type: "gauge"}, // the blackbox exporter
+		"probe_ssl_earliest_cert_expiry": {Name: "probe_ssl_earliest_cert_expiry", Type: "gauge"},
 	}
 }
 
@@ -64,8 +66,14 @@ type expression struct {
 // The parser knows no variables of Grafana: durations stand for them that nobody else writes.
 var intervals = map[string]time.Duration{"$__rate_interval": 7919 * time.Millisecond, "$__range": 7907 * time.Millisecond}
 
-// checkExpr parses the expression, and reports the labels of its result, nil if they are not known.
-func (c *checker) checkExpr(e expression) (result []string) {
+// result is what is known of what an expression gives.
+type result struct {
+	labels    []string  // that it may have, nil if they are not known
+	quantiles []float64 // that are taken in it
+}
+
+// checkExpr parses the expression, and reports what it gives.
+func (c *checker) checkExpr(e expression) (r result) {
 	text := e.text
 	for name, stands := range intervals {
 		text = strings.ReplaceAll(text, name, fmt.Sprintf("%dms", stands.Milliseconds()))
@@ -73,7 +81,7 @@ func (c *checker) checkExpr(e expression) (result []string) {
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(text)
 	if err != nil {
 		c.fault(e.where, "does not parse: %v", err)
-		return nil
+		return r
 	}
 	asked := 0
 	parser.Inspect(parsed, func(node parser.Node, path []parser.Node) error {
@@ -86,7 +94,9 @@ func (c *checker) checkExpr(e expression) (result []string) {
 		case *parser.AggregateExpr:
 			c.grouping(e, n)
 		case *parser.Call:
-			c.quantile(e, n)
+			if q, is := c.quantile(e, n); is {
+				r.quantiles = append(r.quantiles, q)
+			}
 		case *parser.BinaryExpr:
 			c.matching(e, n)
 		}
@@ -95,7 +105,8 @@ func (c *checker) checkExpr(e expression) (result []string) {
 	if asked == 0 {
 		c.fault(e.where, "asks for no metric")
 	}
-	return c.labelsOf(parsed)
+	r.labels = c.labelsOf(parsed)
+	return r
 }
 
 func (c *checker) find(name string) (series, bool) {
@@ -136,6 +147,7 @@ func (c *checker) selector(e expression, n *parser.VectorSelector, path []parser
 		if m.Name != model.MetricNameLabel && !s.has(m.Name) {
 			c.fault(e.where, "%s has no label %q", n.Name, m.Name)
 		}
+		c.value(e, s, m)
 	}
 	switch {
 	case s.isCounter() && !rates && !strings.HasPrefix(function, "absent") && !onlyWhether(path):
@@ -201,14 +213,23 @@ func (c *checker) grouping(e expression, n *parser.AggregateExpr) {
 	}
 }
 
-// quantile checks that what a quantile is taken of is buckets.
-func (c *checker) quantile(e expression, n *parser.Call) {
-	if n.Func.Name != "histogram_quantile" {
-		return
+// quantile checks that a quantile is one, and is taken of buckets; it answers which it is.
+func (c *checker) quantile(e expression, n *parser.Call) (q float64, is bool) {
+	switch n.Func.Name {
+	case "histogram_quantile":
+		if inner := c.labelsOf(n.Args[1]); inner != nil && !slices.Contains(inner, labels.BucketLabel) {
+			c.fault(e.where, "a quantile of what has no buckets: %s", n.Args[1])
+		}
+	case "quantile_over_time":
+	default:
+		return 0, false
 	}
-	if inner := c.labelsOf(n.Args[1]); inner != nil && !slices.Contains(inner, labels.BucketLabel) {
-		c.fault(e.where, "a quantile of what has no buckets: %s", n.Args[1])
+	number, is := n.Args[0].(*parser.NumberLiteral)
+	if !is || !(number.Val > 0 && number.Val < 1) {
+		c.fault(e.where, "takes the quantile %s: want a number between 0 and 1", n.Args[0])
+		return 0, false
 	}
+	return number.Val, true
 }
 
 // matching checks that the two sides can have a series of the same labels: where nothing else is said, all of them count.
@@ -301,6 +322,38 @@ func (c *checker) legend(where, legend string, result []string) {
 			c.fault(where, "the legend names %q, which the result does not have", named[1])
 		}
 	}
+}
+
+// p99 is a quantile's name, and so are p5, p99.9 and p999.
+var quantileName = regexp.MustCompile(`\bp(\d+)(?:\.(\d+))?\b`)
+
+// names checks that a text that names quantiles names those that are taken.
+func (c *checker) names(where, what, text string, taken []float64) {
+	var named []float64
+	for _, m := range quantileName.FindAllStringSubmatch(inLegend.ReplaceAllString(text, ""), -1) {
+		digits := m[1] + m[2]
+		if len(m[1]) == 1 {
+			digits = "0" + digits
+		}
+		q, _ := strconv.ParseFloat("0."+digits, 64)
+		if named = append(named, q); !slices.Contains(taken, q) {
+			c.fault(where, "the %s names %s, which is not taken", what, m[0])
+		}
+	}
+	for _, q := range taken {
+		if len(named) > 0 && !slices.Contains(named, q) {
+			c.fault(where, "the %s names other quantiles than %v", what, q)
+		}
+	}
+}
+
+// mayRead reports whether the legend is that name once labels are put in.
+func mayRead(legend, name string) bool {
+	parts := inLegend.Split(legend, -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return regexp.MustCompile("^" + strings.Join(parts, ".+") + "$").MatchString(name)
 }
 
 // sorted are a map's keys in order.

@@ -16,7 +16,8 @@ import (
 // TestDashboardsAndRules checks what is in this module against the metrics of the program of this repository, asked of it while
 // it runs.
 func TestDashboardsAndRules(t *testing.T) {
-	found, err := run("http://"+admin(t)+"/debug/metrics", os.DirFS(".."))
+	program := "http://" + admin(t)
+	found, err := run(program+"/debug/metrics", program+"/metrics", os.DirFS(".."))
 	if err != nil {
 		t.Fatal(err)
 	}

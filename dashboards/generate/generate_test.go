@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,5 +37,54 @@ func TestGenerated(t *testing.T) {
 		if !bytes.Equal(files[name], again[name]) {
 			t.Errorf("%s is another each time", name)
 		}
+	}
+}
+
+// TestColours has what is lost be red wherever it is a line, by its own name or as one of the outcomes.
+func TestColours(t *testing.T) {
+	files, err := render()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for name, content := range files {
+		var board struct {
+			Panels []struct {
+				Title, Type string
+				Targets     []struct{ LegendFormat string }
+				FieldConfig struct {
+					Overrides []struct {
+						Matcher    struct{ ID, Options string }
+						Properties []struct {
+							ID    string
+							Value struct{ Mode, FixedColor string }
+						}
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(content, &board); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range board.Panels {
+			for _, target := range p.Targets {
+				if p.Type != "timeseries" || target.LegendFormat != "{{outcome}}" && target.LegendFormat != "lost" {
+					continue
+				}
+				n++
+				color := ""
+				for _, o := range p.FieldConfig.Overrides {
+					if o.Matcher.ID == "byName" && o.Matcher.Options == "lost" && o.Properties[0].ID == "color" && o.Properties[0].Value.Mode == "fixed" {
+						color = o.Properties[0].Value.FixedColor
+					}
+				}
+				if color != "red" {
+					t.Errorf("%s: %s: lost is %q", name, p.Title, color)
+				}
+			}
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d such lines", n)
 	}
 }

@@ -21,7 +21,7 @@ func locks() board {
 					queries: []query{{`topk(10, ` + ratio + `)`, "{{instance}} {{bucket}}"}}},
 				{kind: lines, title: "Wait by bucket, p99", help: "How long those who had to wait waited: the ten highest.", unit: "s", width: 12, none: "nobody waited",
 					queries: []query{{`topk(10, histogram_quantile(0.99, sum by (le, instance, bucket) (rate(gochat_bucket_lock_wait_seconds_bucket{@}[@]))))`, "{{instance}} {{bucket}}"}}},
-				{kind: heat, title: "Waits", help: "How many waits a second were how long, all buckets together.", width: 12,
+				{kind: heat, title: "Waits", help: "How many waits a second were how long, all buckets together.", unit: "s", width: 12,
 					queries: []query{{`sum by (le) (rate(gochat_bucket_lock_wait_seconds_bucket{@}[@]))`, "{{le}}"}}},
 				{kind: lines, title: "Time waited", help: "Seconds of waiting in a second, by node: 1 is one goroutine that always waits.", unit: "short", width: 12,
 					queries: []query{{`sum by (instance) (rate(gochat_bucket_lock_wait_seconds_sum{@}[@]))`, "{{instance}}"}}},

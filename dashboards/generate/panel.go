@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/heatmap"
@@ -84,6 +86,14 @@ func highIsGood(warnBelow, goodFrom float64) []step {
 	return []step{{0, bad}, {warnBelow, warn}, {goodFrom, good}}
 }
 
+// outcomes are what becomes of messages and the like, with the colour that each has in every panel over time.
+func outcomes() []struct{ name, color string } {
+	return []struct{ name, color string }{
+		{"written", good}, {"queued", "light-green"}, {"offline", "blue"},
+		{"slow", warn}, {"gone", "yellow"}, {"lost", bad}, {"error", "dark-red"},
+	}
+}
+
 // neutral is of what is neither.
 func neutral() []step { return []step{{0, "blue"}} }
 
@@ -131,10 +141,14 @@ func (b board) build(next board) (dashboard.Dashboard, error) {
 	return to.Build()
 }
 
+// metrics is the Prometheus that people choose.
+func metrics() common.DataSourceRef {
+	return common.DataSourceRef{Type: new("prometheus"), Uid: new("$datasource")}
+}
+
 func variables() []cog.Builder[dashboard.VariableModel] {
-	fromPrometheus := common.DataSourceRef{Type: new("prometheus"), Uid: new("$datasource")}
 	query := func(name, label, help, of string) cog.Builder[dashboard.VariableModel] {
-		return dashboard.NewQueryVariableBuilder(name).Label(label).Description(help).Datasource(fromPrometheus).
+		return dashboard.NewQueryVariableBuilder(name).Label(label).Description(help).Datasource(metrics()).
 			Query(dashboard.StringOrMap{Map: map[string]any{"qryType": 1, "query": of, "refId": name}}).
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortAlphabeticalAsc).
 			Multi(true).IncludeAll(true).
@@ -173,10 +187,9 @@ type link struct{ dashboard.DashboardLink }
 func (l link) Build() (dashboard.DashboardLink, error) { return l.DashboardLink, nil }
 
 func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
-	metrics := common.DataSourceRef{Type: new("prometheus"), Uid: new("$datasource")}
 	var targets []*prometheus.DataqueryBuilder
 	for i, q := range p.queries {
-		t := prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Expr(expand(q.expr)).LegendFormat(q.legend).Datasource(metrics)
+		t := prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Expr(expand(q.expr)).LegendFormat(q.legend).Datasource(metrics())
 		switch p.kind {
 		case number, ranking:
 			t = t.Instant()
@@ -201,41 +214,52 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 		levels = append(levels, t)
 	}
 	thresholds = thresholds.Steps(levels)
-	none := cmp.Or(p.none, "nobody reports")
 	last := common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"})
 	switch p.kind {
 	case number:
-		b := stat.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
-			Span(p.width).Height(4).ReduceOptions(last).GraphMode(common.BigValueGraphModeNone).Orientation(common.VizOrientationAuto).ColorMode(common.BigValueColorModeValue).
-			NoValue(none).Mappings(mappings(p.words))
-		for _, t := range targets {
-			b = b.WithTarget(t)
-		}
-		return b
+		return fill(stat.NewPanelBuilder(), p, id, targets).Height(4).Thresholds(thresholds).
+			ReduceOptions(last).GraphMode(common.BigValueGraphModeNone).Orientation(common.VizOrientationAuto).ColorMode(common.BigValueColorModeValue).
+			Mappings(mappings(p.words))
 	case heat:
-		b := heatmap.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit("s").Datasource(metrics).
-			Span(p.width).Height(8).Calculate(false).YAxis(heatmap.NewYAxisConfigBuilder().Unit("s")).
-			Tooltip(heatmap.NewHeatmapTooltipBuilder().Mode(common.TooltipDisplayModeSingle)).NoValue(none)
-		for _, t := range targets {
-			b = b.WithTarget(t)
-		}
-		return b
+		return fill(heatmap.NewPanelBuilder(), p, id, targets).Calculate(false).YAxis(heatmap.NewYAxisConfigBuilder().Unit(p.unit)).
+			Tooltip(heatmap.NewHeatmapTooltipBuilder().Mode(common.TooltipDisplayModeSingle))
 	case ranking:
-		b := bargauge.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).Thresholds(thresholds).
-			Span(p.width).Height(8).ReduceOptions(last).Orientation(common.VizOrientationHorizontal).
-			DisplayMode(common.BarGaugeDisplayModeBasic).NoValue(none)
-		for _, t := range targets {
-			b = b.WithTarget(t)
-		}
-		return b
+		return fill(bargauge.NewPanelBuilder(), p, id, targets).Thresholds(thresholds).
+			ReduceOptions(last).Orientation(common.VizOrientationHorizontal).DisplayMode(common.BarGaugeDisplayModeBasic)
 	}
-	b := timeseries.NewPanelBuilder().Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics).
-		Span(p.width).Height(8).Min(0).FillOpacity(10).ShowPoints(common.VisibilityModeNever).NoValue(none).
+	b := fill(timeseries.NewPanelBuilder(), p, id, targets).Min(0).FillOpacity(10).ShowPoints(common.VisibilityModeNever).
 		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
 	if p.stacked {
 		b = b.Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal))
 	}
+	for _, o := range outcomes() {
+		if slices.ContainsFunc(p.queries, func(q query) bool { return q.legend == "{{outcome}}" || q.legend == o.name }) {
+			fixed := dashboard.FieldColor{Mode: dashboard.FieldColorModeIdFixed, FixedColor: &o.color}
+			b = b.OverrideByName(o.name, []dashboard.DynamicConfigValue{{Id: "color", Value: fixed}})
+		}
+	}
+	return b
+}
+
+// panelBuilder is what the builders of all kinds of panels have.
+type panelBuilder[B any] interface {
+	cog.Builder[dashboard.Panel]
+	Id(uint32) B
+	Title(string) B
+	Description(string) B
+	Unit(string) B
+	Datasource(common.DataSourceRef) B
+	Span(uint32) B
+	Height(uint32) B
+	NoValue(string) B
+	WithTarget(cog.Builder[variants.Dataquery]) B
+}
+
+// fill gives the builder what panels of every kind say.
+func fill[B panelBuilder[B]](b B, p panel, id uint32, targets []*prometheus.DataqueryBuilder) B {
+	b = b.Id(id).Title(p.title).Description(p.help).Unit(p.unit).Datasource(metrics()).Span(p.width).Height(8).
+		NoValue(cmp.Or(p.none, "nobody reports"))
 	for _, t := range targets {
 		b = b.WithTarget(t)
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image/color"
 	"io"
@@ -72,7 +73,8 @@ type panel struct {
 	}
 }
 
-// Render draws the dashboard, which is Grafana's JSON, as a PNG.
+// Render draws the dashboard, which is Grafana's JSON, as a PNG. One of which no panel has a value, or that has panels of a kind that
+// is not known here, is an error: titles and axes alone look like a picture.
 func Render(ctx context.Context, dashboard []byte, o Options, to io.Writer) error {
 	var b board
 	if err := json.Unmarshal(dashboard, &b); err != nil {
@@ -84,15 +86,24 @@ func Render(ctx context.Context, dashboard []byte, o Options, to io.Writer) erro
 			height = max(height, bottom)
 		}
 	}
+	if height == 0 {
+		return errors.New("no panels")
+	}
 	img := vgimg.NewWith(vgimg.UseWH(columns*columnWidth, vg.Length(height)*rowHeight), vgimg.UseDPI(dotsPerPoint))
 	all := draw.New(img)
+	shown := false
 	for _, p := range b.Panels {
 		if p.GridPos.Y+p.GridPos.H > height {
 			continue
 		}
-		if err := p.draw(ctx, o, cell(all, p)); err != nil {
+		has, err := p.draw(ctx, o, cell(all, p))
+		if err != nil {
 			return fmt.Errorf("panel %q: %w", p.Title, err)
 		}
+		shown = shown || has
+	}
+	if !shown {
+		return errors.New("no panel has a value")
 	}
 	_, err := vgimg.PngCanvas{Canvas: img}.WriteTo(to)
 	return err
@@ -105,19 +116,22 @@ func cell(all draw.Canvas, p panel) draw.Canvas {
 	return draw.Crop(all, left+margin-all.Min.X, right-margin-all.Max.X, bottom+margin/2-all.Min.Y, top-margin/2-all.Max.Y)
 }
 
-func (p panel) draw(ctx context.Context, o Options, c draw.Canvas) error {
+// draw draws the panel, and reports whether it has a value.
+func (p panel) draw(ctx context.Context, o Options, c draw.Canvas) (bool, error) {
 	switch p.Type {
 	case "row":
 		write(c, 13, color.Black, vg.Point{X: c.Min.X, Y: c.Min.Y + 4}, p.Title)
-		return nil
+		return false, nil
 	case "stat":
 		return p.number(ctx, o, c)
 	case "bargauge":
 		return p.bars(ctx, o, c)
 	case "heatmap":
 		return p.heat(ctx, o, c)
+	case "timeseries":
+		return p.lines(ctx, o, c)
 	}
-	return p.lines(ctx, o, c)
+	return false, fmt.Errorf("unknown type %q", p.Type)
 }
 
 func write(c draw.Canvas, size float64, ink color.Color, at vg.Point, text string) {
@@ -126,14 +140,16 @@ func write(c draw.Canvas, size float64, ink color.Color, at vg.Point, text strin
 }
 
 // number is the last value, in the colour of its threshold.
-func (p panel) number(ctx context.Context, o Options, c draw.Canvas) error {
+func (p panel) number(ctx context.Context, o Options, c draw.Canvas) (bool, error) {
 	write(c, 9, color.Gray{80}, vg.Point{X: c.Min.X, Y: c.Max.Y - 14}, p.Title)
 	got, _, _, err := o.API.Query(ctx, o.Fill(p.Targets[0].Expr), o.To)
 	if err != nil {
-		return err
+		return false, err
 	}
 	text, ink := cmp.Or(p.FieldConfig.Defaults.NoValue, "no value"), color.Color(color.Gray{120})
-	if v, is := got.(model.Vector); is && len(v) > 0 && !math.IsNaN(float64(v[0].Value)) {
+	v, _ := got.(model.Vector)
+	has := len(v) > 0 && !math.IsNaN(float64(v[0].Value))
+	if has {
 		value := float64(v[0].Value)
 		text = inUnit(value, p.FieldConfig.Defaults.Unit)
 		for _, m := range p.FieldConfig.Defaults.Mappings {
@@ -146,7 +162,7 @@ func (p panel) number(ctx context.Context, o Options, c draw.Canvas) error {
 		}
 	}
 	write(c, 20, ink, vg.Point{X: c.Min.X, Y: c.Max.Y - 44}, text)
-	return nil
+	return has, nil
 }
 
 func named(name string) color.Color {
@@ -239,10 +255,10 @@ func (w inWords) Ticks(low, high float64) []plot.Tick {
 	return ticks
 }
 
-func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) error {
+func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) (bool, error) {
 	all, err := p.over(ctx, o)
 	if err != nil {
-		return err
+		return false, err
 	}
 	pl := p.axes(o)
 	pl.Y.Min = 0
@@ -250,7 +266,7 @@ func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) error {
 	for i, l := range all {
 		drawn, err := plotter.NewLine(l.points)
 		if err != nil {
-			return err
+			return false, err
 		}
 		drawn.Color, drawn.Width = plotutil.Color(i), vg.Points(1.2)
 		pl.Add(drawn)
@@ -271,32 +287,36 @@ func (p panel) lines(ctx context.Context, o Options, c draw.Canvas) error {
 	pl.Y.Max *= 1.2 // room for the legend
 	pl.Y.Tick.Marker = inWords{func(v float64) string { return inUnit(v, p.FieldConfig.Defaults.Unit) }}
 	pl.Draw(c)
-	return nil
+	return len(all) > 0, nil
 }
 
 // bars are the highest values of now.
-func (p panel) bars(ctx context.Context, o Options, c draw.Canvas) error {
+func (p panel) bars(ctx context.Context, o Options, c draw.Canvas) (bool, error) {
 	write(c, 9, color.Black, vg.Point{X: c.Min.X, Y: c.Max.Y - 12}, p.Title)
 	got, _, _, err := o.API.Query(ctx, o.Fill(p.Targets[0].Expr), o.To)
 	if err != nil {
-		return err
+		return false, err
 	}
 	v, _ := got.(model.Vector)
 	slices.SortFunc(v, func(a, b *model.Sample) int { return cmp.Compare(b.Value, a.Value) })
 	if len(v) == 0 {
 		write(c, 9, color.Gray{120}, vg.Point{X: c.Min.X, Y: c.Max.Y - 30}, cmp.Or(p.FieldConfig.Defaults.NoValue, "no value"))
-		return nil
+		return false, nil
 	}
 	room := (c.Max.Y - c.Min.Y - 20) / vg.Length(max(len(v), 8))
 	for i, s := range v {
 		top := c.Max.Y - 18 - vg.Length(i)*room
-		long := 90 + (c.Max.X-c.Min.X-150)*vg.Length(s.Value/v[0].Value)
+		share := vg.Length(s.Value / v[0].Value)
+		if !(share > 0) { // nor a number, where the highest is 0
+			share = 0
+		}
+		long := 90 + (c.Max.X-c.Min.X-150)*share
 		c.FillPolygon(named("blue"), []vg.Point{{X: c.Min.X + 90, Y: top - room + 2}, {X: c.Min.X + long, Y: top - room + 2},
 			{X: c.Min.X + long, Y: top}, {X: c.Min.X + 90, Y: top}})
 		write(c, 7, color.Black, vg.Point{X: c.Min.X, Y: top - room + 3}, legend(p.Targets[0].LegendFormat, s.Metric))
 		write(c, 7, color.Black, vg.Point{X: c.Min.X + long + 3, Y: top - room + 3}, inUnit(float64(s.Value), p.FieldConfig.Defaults.Unit))
 	}
-	return nil
+	return true, nil
 }
 
 // grid is a histogram's buckets over time, each without those below.
@@ -311,10 +331,10 @@ func (g grid) Y(r int) float64      { return float64(r) }
 func (g grid) Z(c, r int) float64   { return g.counts[r][c] }
 func (g grid) highest() (n float64) { return slices.Max(append(slices.Concat(g.counts...), 0)) }
 
-func (p panel) heat(ctx context.Context, o Options, c draw.Canvas) error {
+func (p panel) heat(ctx context.Context, o Options, c draw.Canvas) (bool, error) {
 	all, err := p.over(ctx, o)
 	if err != nil {
-		return err
+		return false, err
 	}
 	slices.SortFunc(all, func(a, b line) int { return cmp.Compare(upTo(a), upTo(b)) })
 	pl := p.axes(o)
@@ -332,7 +352,8 @@ func (p panel) heat(ctx context.Context, o Options, c draw.Canvas) error {
 		}
 		g.counts = append(g.counts, now)
 	}
-	if len(g.times) > 1 && g.highest() > 0 {
+	has := len(g.times) > 1 && g.highest() > 0
+	if has {
 		colours := moreland.SmoothBlueRed().Palette(64)
 		pl.Add(plotter.NewHeatMap(g, colours))
 		var ticks []plot.Tick
@@ -345,7 +366,7 @@ func (p panel) heat(ctx context.Context, o Options, c draw.Canvas) error {
 		pl.Y.Max = 1
 	}
 	pl.Draw(c)
-	return nil
+	return has, nil
 }
 
 // upTo is a bucket's upper bound, which its line is named for.
