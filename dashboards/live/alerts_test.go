@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,12 +32,13 @@ func TestFaultsOfOneNode(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9") // where nobody is
 	crowded := Up(t, bin, "connect.buckets=4", "connect.max_connections=500", "connect.queue_bytes=65536", "trace.sample_ratio=1")
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	locked := Up(t, Build(t, "-overlay="+writesUnderLock(t)), "connect.buckets=1")
+	mistaken := faulty(t)
+	locked, hanging := Up(t, mistaken, "connect.buckets=1"), Up(t, mistaken)
 	const descriptors = 400
 	narrow := UpBy(t, []string{"prlimit", fmt.Sprint("--nofile=", descriptors), bin})
 	expiring := expiresTomorrow(t)
 	prometheus := ScrapeAlso(t, hurried(t), unbucketed(crowded.Admin())+probed(blackbox(t), expiring, "https://"+freeAddr(t)),
-		crowded.Admin(), locked.Admin(), narrow.Admin())
+		crowded.Admin(), locked.Admin(), hanging.Admin(), narrow.Admin())
 
 	began := time.Now()
 	const length = 25 * time.Second
@@ -51,6 +53,10 @@ func TestFaultsOfOneNode(t *testing.T) {
 		narrow.Bench(t, "idle", "--connections", fmt.Sprint(descriptors/2-10), "--for", length.String(), "--users", "10")
 	})
 	stays(t, narrow.at.API, descriptors/20)
+	stays(t, hanging.at.WebSocket, 1)
+	if err := hanging.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	load.Go(func() {
 		locked.Bench(t, "fanout", "--members", "50", "--users", "10", "--rate", "100", "--for", length.String(), "--user-prefix", "fan-")
 	})
@@ -64,6 +70,7 @@ func TestFaultsOfOneNode(t *testing.T) {
 		"GochatTraceSpansLost":           crowded.Admin(),
 		"GochatBucketLockContended":      locked.Admin(),
 		"GochatDescriptorsNearLimit":     narrow.Admin(),
+		"GochatDrainTooLong":             hanging.Admin(),
 		"GochatBucketsNotScraped":        "",
 		"GochatProbeFailing":             "https://",
 		"GochatCertificateExpiresSoon":   expiring,
@@ -119,34 +126,41 @@ func hurried(t testing.TB) []string {
 	return []string{filepath.Join(dir, "recording.yml"), filepath.Join(dir, "alerts.yml")}
 }
 
-// writesUnderLock is an overlay of a build whose buckets hold their lock for as long as a write of a big room takes: the mistake
-// that the alert on contention is there for.
-func writesUnderLock(t testing.TB) string {
+// faulty builds a gochat with mistakes that alerts are there for: a bucket holds its lock for as long as a write to a big room takes,
+// and a drain hangs.
+func faulty(t testing.TB) (bin string) {
 	t.Helper()
-	source, err := filepath.Abs("../../layers/connect/bucket.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const copied = "return append(into, r.members...), waited"
-	if strings.Count(string(content), copied) != 1 {
-		t.Fatalf("%s: want %q once", source, copied)
-	}
 	dir := t.TempDir()
-	slow, overlay := filepath.Join(dir, "bucket.go"), filepath.Join(dir, "overlay.json")
-	replaced, err := json.Marshal(map[string]any{"Replace": map[string]string{source: slow}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, content := range map[string]string{slow: strings.ReplaceAll(string(content), copied, "time.Sleep(5 * time.Millisecond)\n"+copied), overlay: string(replaced)} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+	overlay := make(map[string]string)
+	for file, mistake := range map[string]struct{ at, more string }{
+		"bucket.go":  {"return append(into, r.members...), waited", "time.Sleep(5 * time.Millisecond)\n"},
+		"connect.go": {"select {\n\tcase <-c.empty:", "time.Sleep(20 * time.Second)\n"},
+	} {
+		source, err := filepath.Abs("../../layers/connect/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(string(content), mistake.at) != 1 {
+			t.Fatalf("%s: want %q once", source, mistake.at)
+		}
+		overlay[source] = filepath.Join(dir, file)
+		if err := os.WriteFile(overlay[source], []byte(strings.ReplaceAll(string(content), mistake.at, mistake.more+mistake.at)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return overlay
+	replaced, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(file, replaced, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Build(t, "-overlay="+file)
 }
 
 // unbucketed is a job that keeps no buckets of the latencies of the target.

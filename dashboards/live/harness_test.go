@@ -42,7 +42,8 @@ func Build(t testing.TB, flags ...string) string {
 
 // System is a gochat that runs.
 type System struct {
-	bin string
+	bin     string
+	process *os.Process
 	at  struct {
 		API, WebSocket, Admin, Page string
 		TCP                         []string
@@ -71,7 +72,8 @@ func UpBy(t testing.TB, bin []string, settings ...string) *System {
 		args = append(args, "--set", set)
 	}
 	ready := make(chan []byte, 1)
-	start(t, exec.Command(bin[0], args...), func(line []byte) {
+	cmd := exec.Command(bin[0], args...)
+	start(t, cmd, func(line []byte) {
 		if strings.Contains(string(line), `"msg":"ready"`) {
 			select {
 			case ready <- bytes.Clone(line):
@@ -79,6 +81,7 @@ func UpBy(t testing.TB, bin []string, settings ...string) *System {
 			}
 		}
 	})
+	s.process = cmd.Process
 	select {
 	case line := <-ready:
 		if err := json.Unmarshal(line, &s.at); err != nil {

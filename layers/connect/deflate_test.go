@@ -244,10 +244,7 @@ func TestDeflatedMessages(t *testing.T) {
 			t.Errorf("got %.60q, want %.60q", got, text)
 		}
 		n.push(t, note("room:1", 0, text))
-		eventually(t, "the message", func() bool {
-			f := c.Frames()[len(c.Frames())-1]
-			return f.Op() == 3 && f.Str("msg") == text
-		})
+		c.Await(t, "the message", func(f testclient.Frame) bool { return f.Op() == 3 && f.Str("msg") == text })
 	}
 }
 

@@ -65,6 +65,10 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 		}
 		total.messages += got.messages
 		total.missed += got.missed
+		if got.passed > 0 {
+			c.tel.Log.ErrorContext(ctx, "missed messages are not in the database, what follows them is", "conversation", string(one.conversation), "after", last, "messages", got.passed)
+			noteGivenUp(span)
+		}
 		switch {
 		case err != nil:
 			c.m.repairFailures.Inc()
@@ -140,17 +144,13 @@ func (c *Connect) missing(one hole) (contract.DeliveriesRequest, bool) {
 
 // giveUp goes on after what cannot be had.
 func (c *Connect) giveUp(one hole) {
-	var own []contract.ConnID
-	for _, ch := range c.bucketOf(one.user).ofUser(one.user) {
-		own = append(own, ch.id())
-	}
+	own := c.connectionsOf(one.user)
 	c.sequencer.mu.Lock()
 	defer c.sequencer.mu.Unlock()
 	h, connections := c.sequencer.headOf(one.subject)
 	if h != one.head || !h.repairing() {
 		return
 	}
-	c.m.abandoned.Inc()
 	missing := int(h.want - h.last)
 	if h.unknown {
 		missing = len(h.held) // what else was due is not known
@@ -159,20 +159,40 @@ func (c *Connect) giveUp(one hole) {
 		}
 		h.startAt(h.want + 1)
 	}
+	c.passOver(h, h.want, missing, connections, own)
+}
+
+// passOver counts so many messages up to the seq as lost to each connection, and goes on after it. own are the connections of a
+// direct conversation's user. It is called with the sequencer's mu held.
+func (c *Connect) passOver(h *head, upTo int64, missing, connections int, own []contract.ConnID) {
+	c.m.abandoned.Inc()
 	copies := missing * connections
-	for _, except := range h.held {
+	for seq, except := range h.held {
+		if seq > upTo {
+			continue
+		}
 		if slices.Contains(own, except) {
 			copies-- // it has sent the message
 		}
+		delete(h.held, seq)
 	}
 	c.m.deliveries[lost].Add(float64(copies))
-	h.last, h.held = h.want, nil
+	h.last = upTo
+}
+
+// connectionsOf are those of the user here.
+func (c *Connect) connectionsOf(user contract.UserID) (own []contract.ConnID) {
+	for _, ch := range c.bucketOf(user).ofUser(user) {
+		own = append(own, ch.id())
+	}
+	return own
 }
 
 // page is what came of one page of a repair.
 type page struct {
 	messages int  // that went out
 	missed   int  // of these, had not been pushed by task
+	passed   int  // over, since the database has what follows them, and not them
 	queued   bool // a socket has yet to take some
 	settled  bool // nothing was missing, or those have gone who missed it
 }
@@ -190,9 +210,10 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 			reply.Deliveries[i].Users = []contract.UserID{one.user}
 		}
 	}
+	own := c.connectionsOf(one.user)
 	admit := func(p *push) {
 		p.repair = true
-		h, _ := c.sequencer.headOf(one.subject)
+		h, connections := c.sequencer.headOf(one.subject)
 		if h != one.head {
 			got.settled = true // its people have gone: if they are back, what is due is another matter
 			return
@@ -200,10 +221,21 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 		if h.unknown {
 			got.settled = !h.beginWith(p.deliveries)
 		}
+		before := missing.After
+		if !missing.Since.IsZero() && len(p.deliveries) > 0 {
+			before = p.deliveries[0].Seq - 1 // logic has looked where to begin
+		}
 		for _, d := range p.deliveries {
-			if d.Seq != h.last+1 {
+			if h.unknown || h.last != before {
 				break // meanwhile it has become known that it is due from an earlier one on
 			}
+			// Messages of a conversation are committed in the order of their seq: what is not there before one that is will not come.
+			if gap := d.Seq - 1; gap > before {
+				n := int(max(0, gap-max(before, h.done.end())))
+				got.passed += n
+				c.passOver(h, gap, n, connections, own)
+			}
+			before = d.Seq
 			h.last = d.Seq
 			h.cameTo(d.Delivery)
 			got.messages++
