@@ -33,7 +33,7 @@ func TestFaultsOfOneNode(t *testing.T) {
 	crowded := Up(t, bin, "connect.buckets=4", "connect.max_connections=500", "connect.queue_bytes=65536", "trace.sample_ratio=1")
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
 	mistaken := faulty(t)
-	locked, hanging := Up(t, mistaken, "connect.buckets=1"), Up(t, mistaken)
+	locked, hanging := Up(t, mistaken, "connect.buckets=1"), Up(t, mistaken, "connect.auth_within=1m")
 	const descriptors = 400
 	narrow := UpBy(t, []string{"prlimit", fmt.Sprint("--nofile=", descriptors), bin})
 	expiring := expiresTomorrow(t)
@@ -53,7 +53,15 @@ func TestFaultsOfOneNode(t *testing.T) {
 		narrow.Bench(t, "idle", "--connections", fmt.Sprint(descriptors/2-10), "--for", length.String(), "--users", "10")
 	})
 	stays(t, narrow.at.API, descriptors/20)
-	stays(t, hanging.at.WebSocket, 1)
+	left, err := net.Dial("tcp", hanging.at.TCP[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = left.Close() }()
+	Eventually(t, "the connection is counted, beside the canary's", func() bool {
+		n, _ := Highest(prometheus.Ask(t, fmt.Sprintf(`gochat_connections{instance=%q, transport="tcp"}`, hanging.Admin())))
+		return n == 2
+	})
 	if err := hanging.process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
