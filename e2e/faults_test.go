@@ -96,8 +96,12 @@ func (s *split) kill(c *container) {
 
 // killed: every container dies by SIGKILL in turn.
 func (s *split) killed(t *testing.T) {
+	s.kills(t, "logic", "task", "connect", "api", "site", "proxy", "redis", "postgres", "etcd2")
+}
+
+func (s *split) kills(t *testing.T, services ...string) {
 	people := s.chat(t)
-	for _, service := range []string{"logic", "task", "connect", "api", "site", "proxy", "redis", "postgres", "etcd2"} {
+	for _, service := range services {
 		c := s.one(service)
 		s.kill(c)
 		t.Logf("%s was killed", c)
@@ -109,12 +113,15 @@ func (s *split) killed(t *testing.T) {
 
 // paused: every container stands still for longer than a lease, in turn, and goes on as if nothing had been.
 func (s *split) paused(t *testing.T) {
+	s.pauses(t, "logic", "task", "connect", "api", "redis", "postgres", "etcd1")
+}
+
+func (s *split) pauses(t *testing.T, services ...string) {
 	people := s.chat(t)
-	for _, service := range []string{"logic", "task", "connect", "api", "redis", "postgres", "etcd1"} {
+	for _, service := range services {
 		c := s.one(service)
 		func() {
-			docker(t, "pause", c.ID)
-			defer docker(t, "unpause", c.ID)
+			defer pause(t, []*container{c})()
 			time.Sleep(7 * time.Second) // longer than a lease
 		}()
 		t.Logf("%s was paused", c)

@@ -17,6 +17,7 @@ import (
 // scenarios are what every system does, however it is run.
 func (s *target) scenarios(t *testing.T) {
 	t.Run("page", s.chatPage)
+	t.Run("browsers", s.inBrowsers)
 	t.Run("seed clients", s.seedClients)
 	t.Run("any transport to any", s.anyToAny)
 	t.Run("private, offline, read", s.private)

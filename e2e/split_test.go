@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,12 +16,9 @@ import (
 
 // TestSplit: every layer a service of its own, two of each, behind the proxy; then what may happen to them.
 func TestSplit(t *testing.T) {
-	s := startSplit(t)
+	s := startSplit(t, "redis")
 	s.scenarios(t)
-	for _, part := range []struct {
-		name string
-		do   func(*testing.T)
-	}{
+	s.parts(t, []part{
 		{"two nodes behind the proxy", s.twoNodes},
 		{"traces", s.traced},
 		{"dashboards", s.dashboards},
@@ -35,7 +33,39 @@ func TestSplit(t *testing.T) {
 		{"rolling restart", s.rolling},
 		{"scaled", s.scaled},
 		{"alerts", s.alerts},
-	} {
+	})
+}
+
+// TestRabbitMQ: the same with another queue, which is killed, and stands still.
+func TestRabbitMQ(t *testing.T) { otherQueue(t, "rabbitmq") }
+
+// TestKafka: likewise, where there is an image of it, which Debian has no package for.
+func TestKafka(t *testing.T) {
+	if os.Getenv("E2E_IMAGES") != "" {
+		t.Run("not run, since no registry is reached that has Kafka", func(t *testing.T) { t.SkipNow() })
+		return
+	}
+	otherQueue(t, "kafka")
+}
+
+func otherQueue(t *testing.T, queue string) {
+	s := startSplit(t, queue)
+	s.scenarios(t)
+	s.parts(t, []part{
+		{"traces", s.traced},
+		{"broker killed", func(t *testing.T) { s.kills(t, queue) }},
+		{"broker paused", func(t *testing.T) { s.pauses(t, queue) }},
+	})
+}
+
+// part is something to be done with the system, one after another.
+type part struct {
+	name string
+	do   func(*testing.T)
+}
+
+func (s *split) parts(t *testing.T, all []part) {
+	for _, part := range all {
 		t.Run(part.name, func(t *testing.T) {
 			outer := s.t
 			s.t = t

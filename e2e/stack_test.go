@@ -33,12 +33,14 @@ const (
 // target is a system as its clients know it.
 type target struct {
 	load.Addresses
-	tcpTLS string   // host:port, "" if there is none
-	page   string   // URL
-	told   []string // addresses that the page is told
-	origin string   // of the page
-	http   *http.Client
-	spans  *traces.Collector
+	tcpTLS   string   // host:port, "" if there is none
+	page     string   // URL, as it is served
+	opened   string   // URL, as people open it
+	resolved string   // what a browser needs to know to find it there
+	told     []string // addresses that the page is told
+	origin   string   // of the page
+	http     *http.Client
+	spans    *traces.Collector
 }
 
 // url is that of a path of the API.
@@ -58,8 +60,8 @@ type split struct {
 	somebody *user
 }
 
-// startSplit starts it; it ends with the test.
-func startSplit(t *testing.T) *split {
+// startSplit starts it with this queue; it ends with the test.
+func startSplit(t *testing.T, queue string) *split {
 	t.Helper()
 	s := &split{t: t, dir: t.TempDir()}
 	disk := filepath.Join(s.dir, "disk")
@@ -70,7 +72,7 @@ func startSplit(t *testing.T) *split {
 	t.Cleanup(func() { command(t, "umount", disk) })
 	s.environ = append(os.Environ(),
 		"E2E_DISK="+disk, "TRACE_SAMPLE_RATIO=1", "HTTPS_PORT="+freePort(t), "TCP_PORT="+freePort(t), "TCP_TLS_PORT="+freePort(t),
-		"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "SECRETS="+filepath.Join(s.dir, "secrets"), "PUBLIC_ORIGIN="+origin, "PUBLIC_WEBSOCKET=wss://chat.example/ws")
+		"QUEUE_DRIVER="+queue, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "SECRETS="+filepath.Join(s.dir, "secrets"), "PUBLIC_ORIGIN="+origin, "PUBLIC_WEBSOCKET=wss://chat.example/ws")
 	secrets := exec.Command("bash", "../docker/secrets.sh")
 	secrets.Env = s.environ
 	if out, err := secrets.CombinedOutput(); err != nil {
@@ -92,6 +94,9 @@ func startSplit(t *testing.T) *split {
 	}
 	t.Cleanup(func() { _ = s.spans.Close() })
 	s.environ = append(s.environ, "OTEL_EXPORTER_OTLP_ENDPOINT="+s.spans.URL)
+	if queue != "redis" {
+		s.compose("--profile", queue, "up", "-d", queue)
+	}
 	s.scale(2)
 
 	certificate, err := os.ReadFile(filepath.Join(s.dir, "secrets", "tls_certificate"))
@@ -109,6 +114,7 @@ func startSplit(t *testing.T) *split {
 	https := published("8443")
 	s.target.Addresses = load.Addresses{API: []string{https}, WebSocket: []string{https}, TCP: []string{published("7001")}, TLS: secure}
 	s.tcpTLS, s.page = published("7443"), "https://"+https+"/"
+	s.opened, s.resolved = origin+"/", "MAP "+strings.TrimPrefix(origin, "https://")+" "+https
 	s.origin, s.told = origin, []string{origin, "wss://chat.example/ws"}
 	s.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: secure}}
 	s.awaitReady()
@@ -119,7 +125,7 @@ func startSplit(t *testing.T) *split {
 // down ends whatever there is of it, with what it has stored.
 func (s *split) down() {
 	s.t.Helper()
-	s.compose("--profile", "observability", "down", "-v", "--remove-orphans", "-t", "5")
+	s.compose("--profile", "observability", "--profile", "rabbitmq", "--profile", "kafka", "down", "-v", "--remove-orphans", "-t", "5")
 }
 
 // freePort is one that nobody listened at a moment ago: a proxy that starts anew is published where it was.

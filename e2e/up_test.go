@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"gochat/e2e/load"
@@ -69,8 +70,11 @@ func TestUp(t *testing.T) {
 		})
 		c := inspect(t, id)[0]
 		// The page's host has the websocket too, so that it is of the same origin.
-		s = target{http: http.DefaultClient, page: "http://" + c.addr("bridge", 8080) + "/", origin: "http://" + c.addr("bridge", 8080), Addresses: load.Addresses{
-			API: []string{c.addr("bridge", 7070)}, WebSocket: []string{c.addr("bridge", 7000)}, TCP: []string{c.addr("bridge", 7001)}}}
+		s = target{http: http.DefaultClient, page: "http://" + c.addr("bridge", 8080) + "/", origin: "http://" + c.addr("bridge", 8080),
+			// Published, as README says, it is on this machine.
+			opened: "http://localhost:8080/", resolved: "MAP localhost " + strings.TrimSuffix(c.addr("bridge", 0), ":0"),
+			Addresses: load.Addresses{
+				API: []string{c.addr("bridge", 7070)}, WebSocket: []string{c.addr("bridge", 7000)}, TCP: []string{c.addr("bridge", 7001)}}}
 	}
 	healthy()
 	s.scenarios(t)

@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"gochat/e2e/browser"
 	"gochat/layers/internal/testclient"
 )
 
@@ -71,7 +72,7 @@ func TestLooks(t *testing.T) {
 	users["demo"].Must(t, "PUT", fmt.Sprintf("/v1/conversations/room:%d/read", release), map[string]any{"seq": 9}, nil)
 
 	b := openBrowser(t, r.Page)
-	b.do(t, scheme("light"), chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
+	b.Do(t, scheme("light"), chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
 		_, err := cdp.Call(ctx, tab, emulation.SetLocaleOverride, emulation.SetLocaleOverrideParams{Locale: "en-GB"})
 		return err
 	}), chromedp.Reload())
@@ -86,15 +87,15 @@ func TestLooks(t *testing.T) {
 		}
 	}
 	t.Run("login", func(t *testing.T) { look(t, b, "login", "login-submit") })
-	b.login(t, "demo", "111111")
-	b.click(t, fmt.Sprintf("room-item-%d", release))
-	b.shows(t, "online-count", fmt.Sprint(len(users)))
-	eventually(t, "the conversation", func() bool { return len(b.messages(t)) == 11 })
+	b.Login(t, "demo", "111111")
+	b.Click(t, fmt.Sprintf("room-item-%d", release))
+	b.Shows(t, "online-count", fmt.Sprint(len(users)))
+	eventually(t, "the conversation", func() bool { return len(b.Messages(t)) == 11 })
 	eventually(t, "somebody typing", func() bool {
 		guest.Send(t, map[string]any{"op": 14, "conversation": fmt.Sprintf("room:%d", release)})
-		return b.text(t, "typing") != ""
+		return b.Text(t, "typing") != ""
 	})
-	b.do(t, chromedp.MouseEvent("mouseMoved", 700, 20))
+	b.Do(t, chromedp.MouseEvent("mouseMoved", 700, 20))
 
 	t.Run("light", func(t *testing.T) {
 		picture := look(t, b, "light", "composer")
@@ -102,23 +103,23 @@ func TestLooks(t *testing.T) {
 			keep(t, path, picture)
 		}
 	})
-	eval[bool](t, b, `([...document.querySelectorAll('[data-testid="message-details"]')].at(-1).click(), true)`)
+	browser.Eval[bool](t, b, `([...document.querySelectorAll('[data-testid="message-details"]')].at(-1).click(), true)`)
 	t.Run("details", func(t *testing.T) { look(t, b, "details", "details-trace") })
-	eval[bool](t, b, `([...document.querySelectorAll('[data-testid="message-details"]')].at(-1).click(), true)`)
-	b.click(t, "new-room")
+	browser.Eval[bool](t, b, `([...document.querySelectorAll('[data-testid="message-details"]')].at(-1).click(), true)`)
+	b.Click(t, "new-room")
 	t.Run("new room", func(t *testing.T) { look(t, b, "new-room", "new-room-submit") })
-	b.do(t, chromedp.KeyEvent("\x1b"), scheme("dark"))
+	b.Do(t, chromedp.KeyEvent("\x1b"), scheme("dark"))
 	t.Run("dark", func(t *testing.T) { look(t, b, "dark", "composer") })
-	b.do(t, scheme("light"), chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch))
+	b.Do(t, scheme("light"), chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch))
 	t.Run("phone", func(t *testing.T) { look(t, b, "phone", "composer") })
-	b.click(t, "people-toggle")
+	b.Click(t, "people-toggle")
 	t.Run("people on a phone", func(t *testing.T) { look(t, b, "phone-people", fmt.Sprintf("online-user-%d", users["demo"].ID)) })
-	b.do(t, chromedp.KeyEvent("\x1b"))
-	b.click(t, "back")
+	b.Do(t, chromedp.KeyEvent("\x1b"))
+	b.Click(t, "back")
 	t.Run("list on a phone", func(t *testing.T) { look(t, b, "phone-list", "new-room") })
-	b.do(t, scheme("dark"))
+	b.Do(t, scheme("dark"))
 	t.Run("list on a phone in the dark", func(t *testing.T) { look(t, b, "phone-list-dark", "logout") })
-	b.faultless(t)
+	b.Faultless(t)
 }
 
 // scheme has the page light or dark, and without motion, which a picture would catch halfway.
@@ -188,12 +189,12 @@ func when(t testing.TB, at string) time.Time {
 }
 
 // look takes a picture and checks that the page needs no scrolling sideways and that what one acts on is in view.
-func look(t *testing.T, b *browser, name, acts string) []byte {
+func look(t *testing.T, b *browser.Browser, name, acts string) []byte {
 	t.Helper()
-	if wide := eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+	if wide := browser.Eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
 		t.Errorf("the page is %d px wider than its window", wide)
 	}
-	inView := eval[bool](t, b, `(r => r.width > 0 && r.left >= 0 && r.top >= 0 && r.right <= innerWidth && r.bottom <= innerHeight)(
+	inView := browser.Eval[bool](t, b, `(r => r.width > 0 && r.left >= 0 && r.top >= 0 && r.right <= innerWidth && r.bottom <= innerHeight)(
 		document.querySelector('[data-testid=%q]').getBoundingClientRect())`, acts)
 	if !inView {
 		t.Errorf("%s is not in view", acts)
@@ -202,9 +203,9 @@ func look(t *testing.T, b *browser, name, acts string) []byte {
 }
 
 // picture is one of what the browser shows, which -artifacts keeps.
-func picture(t *testing.T, b *browser, name string) []byte {
+func picture(t *testing.T, b *browser.Browser, name string) []byte {
 	t.Helper()
-	raw, err := chromedp.Run(b.tab, chromedp.CaptureScreenshot())
+	raw, err := chromedp.Run(b.Tab, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
 	}

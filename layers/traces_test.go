@@ -11,15 +11,16 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"gochat/e2e/browser"
 	"gochat/layers/internal/testclient"
 	"gochat/observability"
 )
 
 // shownTrace is what /debug/traces says of a trace, as far as the tests read it.
 type shownTrace struct {
-	TraceID  string      `json:"traceId"`
-	Root     string      `json:"root"`
-	Services []string    `json:"services"`
+	TraceID  string              `json:"traceId"`
+	Root     string              `json:"root"`
+	Services []string            `json:"services"`
 	Spans    []shownSpan `json:"spans"`
 }
 
@@ -110,16 +111,16 @@ func TestTraceLink(t *testing.T) {
 	waterfall := "http://" + r.Admin + "/debug/traces/" + receipt.TraceID
 
 	b := openBrowser(t, r.Page)
-	b.login(t, "demo", "111111")
-	b.click(t, "message-details")
-	b.shows(t, "details-trace", receipt.TraceID)
+	b.Login(t, "demo", "111111")
+	b.Click(t, "message-details")
+	b.Shows(t, "details-trace", receipt.TraceID)
 	t.Run("details", func(t *testing.T) { look(t, b, "details", "details-trace") })
-	href := eval[string](t, b, `document.querySelector('[data-testid="details-trace"]').href`)
+	href := browser.Eval[string](t, b, `document.querySelector('[data-testid="details-trace"]').href`)
 	if href != waterfall {
 		t.Errorf("the message links to %q, want %q", href, waterfall)
 	}
-	b.do(t, chromedp.Navigate(waterfall))
-	if got := eval[int](t, b, `document.querySelectorAll('.spans > li').length`); got < len(trace.Spans) { // more may have come since
+	b.Do(t, chromedp.Navigate(waterfall))
+	if got := browser.Eval[int](t, b, `document.querySelectorAll('.spans > li').length`); got < len(trace.Spans) { // more may have come since
 		t.Errorf("%d rows, want %d", got, len(trace.Spans))
 	}
 	for _, c := range []struct {
@@ -131,32 +132,32 @@ func TestTraceLink(t *testing.T) {
 		{"phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile, chromedp.EmulateTouch)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b.do(t, c.see)
+			b.Do(t, c.see)
 			lookAtBars(t, b)
-			b.clickOn(t, ".spans > li summary")
-			if eval[string](t, b, `document.querySelector('.spans .more').innerText`) == "" {
+			b.ClickOn(t, ".spans > li summary")
+			if browser.Eval[string](t, b, `document.querySelector('.spans .more').innerText`) == "" {
 				t.Error("a span shows no details")
 			}
 			picture(t, b, "trace-"+c.name)
-			b.clickOn(t, ".spans > li summary")
-			b.do(t, chromedp.Navigate("http://"+r.Admin+"/debug/traces"))
-			if wide := eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+			b.ClickOn(t, ".spans > li summary")
+			b.Do(t, chromedp.Navigate("http://"+r.Admin+"/debug/traces"))
+			if wide := browser.Eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
 				t.Errorf("the list is %d px wider than its window", wide)
 			}
 			picture(t, b, "traces-"+c.name)
-			b.do(t, chromedp.Navigate(waterfall))
+			b.Do(t, chromedp.Navigate(waterfall))
 		})
 	}
-	b.faultless(t)
+	b.Faultless(t)
 }
 
 // lookAtBars checks that every bar can be seen, within its lane, and that nothing needs scrolling sideways.
-func lookAtBars(t *testing.T, b *browser) {
+func lookAtBars(t *testing.T, b *browser.Browser) {
 	t.Helper()
-	if wide := eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
+	if wide := browser.Eval[int](t, b, "document.documentElement.scrollWidth - innerWidth"); wide > 0 {
 		t.Errorf("the page is %d px wider than its window", wide)
 	}
-	hidden := eval[[]string](t, b, `[...document.querySelectorAll('.spans .bar')].filter(bar => {
+	hidden := browser.Eval[[]string](t, b, `[...document.querySelectorAll('.spans .bar')].filter(bar => {
 		const r = bar.getBoundingClientRect(), lane = bar.parentElement.getBoundingClientRect()
 		return !(r.width >= 2 && r.height > 4 && r.left >= lane.left - 0.5 && r.right <= lane.right + 0.5)
 	}).map(bar => bar.id)`)

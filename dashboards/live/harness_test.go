@@ -44,7 +44,7 @@ func Build(t testing.TB, flags ...string) string {
 type System struct {
 	bin     string
 	process *os.Process
-	at  struct {
+	at      struct {
 		API, WebSocket, Admin, Page string
 		TCP                         []string
 	}
