@@ -52,6 +52,22 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// TestReproducible: what is built of the same files elsewhere, by the same compiler, is the binary of the image.
+func TestReproducible(t *testing.T) {
+	if os.Getenv("E2E_IMAGES") == "" {
+		t.Run("not run, since the image's compiler is another's", func(t *testing.T) { t.SkipNow() })
+		return
+	}
+	version := docker(t, "image", "inspect", "-f", `{{index .Config.Labels "org.opencontainers.image.version"}}`, image())
+	id := docker(t, "create", image())
+	defer docker(t, "rm", id)
+	dir := t.TempDir()
+	docker(t, "cp", id+":/gochat", dir+"/image")
+	command(t, "sh", "-c", "git -C .. ls-files -z | tar -C .. --null -T - -c | tar -x -C "+dir+" && cp -r ../layers/site/dist "+dir+"/layers/site/")
+	command(t, "env", "VERSION="+version, dir+"/docker/rootfs.sh", dir+"/again")
+	command(t, "cmp", dir+"/image", dir+"/again/root/gochat")
+}
+
 // TestUp: `gochat up` in one container does all that a system does, and keeps it over a restart and a kill.
 func TestUp(t *testing.T) {
 	id := docker(t, "run", "-d", "--label", project, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--restart", "always",
