@@ -18,9 +18,9 @@ import (
 
 // shownTrace is what /debug/traces says of a trace, as far as the tests read it.
 type shownTrace struct {
-	TraceID  string              `json:"traceId"`
-	Root     string              `json:"root"`
-	Services []string            `json:"services"`
+	TraceID  string      `json:"traceId"`
+	Root     string      `json:"root"`
+	Services []string    `json:"services"`
 	Spans    []shownSpan `json:"spans"`
 }
 
