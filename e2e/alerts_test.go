@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -34,7 +35,7 @@ func (s *split) alerts(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	watched := s.prometheus(t, hurried)
-	watched.fires("GochatNoTask", "GochatPartitionsUnread")
+	watched.fire(time.Now(), "GochatNoTask", "GochatPartitionsUnread")
 	for _, c := range tasks {
 		docker(t, "start", c.ID)
 	}
@@ -42,31 +43,34 @@ func (s *split) alerts(t *testing.T) {
 	people := s.chat(t)
 	watched.knows("gochat_queue_partition_owned")
 	for _, fault := range []struct {
-		name   string
-		alerts []string
-		do     func(*testing.T) (mend func())
+		name  string
+		do    func(*testing.T) (mend func())
+		while []string // alerts that fire then
+		after []string // once it is mended
 	}{
-		{"no task", []string{"GochatPartitionWithoutOwner", "GochatCanaryFailing"}, s.withoutTask},
-		{"late", []string{"GochatDeliveryLatencyBurnFast", "GochatDeliveryLatencyBurnSlow"}, func(*testing.T) func() { return func() {} }}, // what waited for task
-		{"no page", []string{"GochatLayerGone"}, s.withoutSite},
-		{"no database", []string{"GochatHTTPErrors", "GochatStoreErrors", "GochatRPCErrors"}, s.withoutDatabase},
-		{"no Redis", []string{"GochatSessionStoreErrors", "GochatQueueErrors", "GochatOutboxLeftovers"}, s.withoutRedis},
-		{"spoiled route", []string{"GochatQueueOld", "GochatQueueBehind"}, func(t *testing.T) func() { return s.spoilRoute(t, people.room) }},
-		{"no quorum", []string{"GochatNodeWithoutLease", "GochatOutboxUnwatched"}, s.withoutQuorum},
-		{"paused", []string{"GochatProcessDown"}, s.pausedLogic},
-		{"foreign item", []string{"GochatItemsSetAside"}, s.foreignItem},
-		{"queue emptied", []string{"GochatUnconsumedBurnFast", "GochatUnconsumedBurnSlow", "GochatRepairsAbandoned", "GochatLedgerBurnFast", "GochatLedgerBurnSlow"}, s.emptiedQueue},
+		{"no task", s.withoutTask, []string{"GochatPartitionWithoutOwner", "GochatCanaryFailing"}, []string{"GochatDeliveryLatencyBurnFast", "GochatDeliveryLatencyBurnSlow"}},
+		{"no page", s.withoutSite, []string{"GochatLayerGone"}, nil},
+		{"foreign item", s.foreignItem, []string{"GochatItemsSetAside"}, nil},
+		{"no database", s.withoutDatabase, []string{"GochatHTTPErrors", "GochatStoreErrors", "GochatRPCErrors"}, nil},
+		// Before it is unknown, within what the slow one looks back to, what waits in the queue.
+		{"queue emptied", s.emptiedQueue, []string{"GochatUnconsumedBurnFast", "GochatUnconsumedBurnSlow", "GochatRepairsAbandoned", "GochatLedgerBurnFast", "GochatLedgerBurnSlow"}, nil},
+		{"no Redis", s.withoutRedis, []string{"GochatSessionStoreErrors", "GochatQueueErrors", "GochatOutboxLeftovers"}, nil},
+		{"spoiled route", func(t *testing.T) func() { return s.spoilRoute(t, people.room) }, []string{"GochatQueueOld", "GochatQueueBehind"}, nil},
+		{"no quorum", s.withoutQuorum, []string{"GochatNodeWithoutLease", "GochatOutboxUnwatched"}, nil},
+		{"paused", s.pausedLogic, []string{"GochatProcessDown"}, nil},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			outer := s.t
-			s.t = t
+			s.t, watched.t, people.t = t, t, t
 			defer func() { s.t = outer }()
+			watched.quiet(slices.Concat(fault.while, fault.after)...)
+			began := time.Now()
 			mend := fault.do(t)
-			watched.t, people.t = t, t
-			watched.fires(fault.alerts...)
+			watched.fire(began, fault.while...)
 			mend()
 			s.awaitReady()
 			people.flows()
+			watched.fire(began, fault.after...)
 		})
 	}
 	people.t = t
@@ -96,17 +100,17 @@ func (s *split) prometheus(t *testing.T, rules string) *prometheus {
 	s.compose("--profile", "observability", "up", "-d", "--no-deps", "prometheus")
 	s.environ = environ
 	c := s.one("prometheus")
-	t.Cleanup(func() { docker(t, "rm", "-f", "-v", c.ID) })
+	t.Cleanup(func() { docker(t, "stop", "-t", "5", c.ID) })
 	return &prometheus{t, "http://" + c.addr("_layers", 9090)}
 }
 
 // check runs a test of the dashboards against it.
 func (p *prometheus) check(t *testing.T, name string) {
 	t.Helper()
-	check := exec.Command("go", "test", "-tags", "e2e", "-count=1", "-run", "^"+name+"$", "./live")
+	check := exec.Command("go", "test", "-tags", "e2e", "-count=1", "-v", "-run", "^"+name+"$", "./live")
 	check.Dir = "../dashboards"
 	check.Env = append(os.Environ(), "DASHBOARDS_PROMETHEUS="+p.url)
-	if out, err := check.CombinedOutput(); err != nil {
+	if out, err := check.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+name) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -138,14 +142,31 @@ func (p *prometheus) knows(query string) {
 	eventually(p.t, query, func() bool { return len(p.labels(query)) > 0 })
 }
 
-// fires waits until each of the alerts has fired within the last minute, of gochat or of no job.
-func (p *prometheus) fires(alerts ...string) {
+// fire waits until each of the alerts has fired since then.
+func (p *prometheus) fire(since time.Time, alerts ...string) {
 	p.t.Helper()
 	for _, alert := range alerts {
-		query := fmt.Sprintf(`count_over_time(ALERTS{alertname=%q, alertstate="firing", job=~"gochat|"}[1m])`, alert)
-		p.knows(query)
-		p.t.Logf("fires: %v", p.labels(query))
+		var fired []map[string]string
+		eventually(p.t, alert, func() bool {
+			fired = p.labels(fmt.Sprintf(`count_over_time(ALERTS{alertname=%q, alertstate="firing", job="gochat"}[%ds])`, alert, 1+int(time.Since(since).Seconds())))
+			return len(fired) > 0
+		})
+		p.t.Logf("fires: %v", fired)
 	}
+}
+
+// quiet waits until none of the alerts fires any more.
+func (p *prometheus) quiet(alerts ...string) {
+	p.t.Helper()
+	query := fmt.Sprintf(`ALERTS{alertname=~%q, alertstate="firing", job="gochat"}`, strings.Join(alerts, "|"))
+	eventually(p.t, "none is firing: "+query, func() bool { return len(p.labels("vector(1)")) > 0 && len(p.labels(query)) == 0 })
+}
+
+// once is done once, with the test's end at the latest.
+func once(t *testing.T, mend func()) func() {
+	mend = sync.OnceFunc(mend)
+	t.Cleanup(mend)
+	return mend
 }
 
 // away stops the containers, until mended.
@@ -155,7 +176,7 @@ func away(t *testing.T, all ...*container) (mend func()) {
 	for i, c := range all {
 		ids[i] = c.ID
 	}
-	mend = func() { docker(t, append([]string{"start"}, ids...)...) }
+	mend = once(t, func() { docker(t, append([]string{"start"}, ids...)...) })
 	docker(t, append([]string{"stop", "-t", "10"}, ids...)...)
 	return mend
 }
@@ -197,7 +218,7 @@ func (s *split) sql(t *testing.T, statement string) {
 func (s *split) spoilRoute(t *testing.T, room int64) (mend func()) {
 	key := fmt.Sprint("gochat:route:room:", room)
 	s.redis(t, "SET", key, "spoiled")
-	return func() { s.redis(t, "DEL", key) }
+	return once(t, func() { s.redis(t, "DEL", key) })
 }
 
 // withoutQuorum ends two of the three members of etcd.
@@ -216,7 +237,7 @@ func pause(t *testing.T, all []*container) (mend func()) {
 		ids = append(ids, c.ID)
 	}
 	docker(t, append([]string{"pause"}, ids...)...)
-	return func() { docker(t, append([]string{"unpause"}, ids...)...) }
+	return once(t, func() { docker(t, append([]string{"unpause"}, ids...)...) })
 }
 
 // foreignItem puts something into the queue that is no delivery.
@@ -244,7 +265,7 @@ func (s *split) emptiedQueue(t *testing.T) (mend func()) {
 	conns[0].text(t, "first")
 	for range 4 {
 		goOn := pause(t, tasks)
-		for range 5 {
+		for range 20 {
 			say("lost")
 		}
 		time.Sleep(2 * time.Second)

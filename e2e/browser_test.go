@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -29,7 +31,12 @@ func (s *target) inBrowsers(t *testing.T) {
 	bob.Login(t, unique("bob"), "secret-password")
 	bob.Shows(t, "status", "Connected")
 	bob.Write(t, "search", room)
-	bob.ClickOn(t, `[data-testid^="room-item-"]`)
+	var found struct{ Rooms []struct{ ID int } }
+	s.must(t, s.register(t, unique("cem")), http.MethodGet, "/v1/rooms?query="+room, nil, &found)
+	if len(found.Rooms) != 1 {
+		t.Fatalf("found %v, want one room", found)
+	}
+	bob.Click(t, fmt.Sprint("room-item-", found.Rooms[0].ID))
 	bob.Shows(t, "conversation-title", room)
 	bob.Click(t, "join-room")
 	bob.Shows(t, "join-room", "")

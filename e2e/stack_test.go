@@ -271,16 +271,31 @@ func isReady(c *container) bool {
 	return err == nil && len(reasons) == 0
 }
 
-// keep keeps what says how a failed run went.
-func (s *split) keep() {
+// artifacts is where this moment's are kept.
+func artifacts(t testing.TB) (dir string) {
 	dir, err := filepath.Abs(filepath.Join("artifacts", time.Now().UTC().Format("20060102-150405")))
 	if err == nil {
 		err = os.MkdirAll(dir, 0o755)
 	}
 	if err != nil {
-		s.t.Error(err)
-		return
+		t.Error(err)
 	}
+	return dir
+}
+
+// keepLogs keeps those of a container.
+func keepLogs(t testing.TB, id, name string) {
+	dir := artifacts(t)
+	log, _ := exec.Command("docker", "logs", "--timestamps", id).CombinedOutput()
+	if err := os.WriteFile(filepath.Join(dir, name+".log"), log, 0o644); err != nil {
+		t.Error(err)
+	}
+	t.Logf("its logs: %s", dir)
+}
+
+// keep keeps what says how a failed run went.
+func (s *split) keep() {
+	dir := artifacts(s.t)
 	write := func(name string, content []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			s.t.Error(err)

@@ -74,7 +74,7 @@ func TestUp(t *testing.T) {
 		"--health-interval", "1s", "-e", "GOCHAT_ADMIN_LISTEN=0.0.0.0:9100", image())
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(docker(t, "logs", "--tail", "100", id))
+			keepLogs(t, id, "up")
 		}
 		docker(t, "rm", "-f", "-v", id)
 	})

@@ -1,5 +1,7 @@
 // Program hurry writes rule files anew for a system that is watched for minutes instead of hours: of every duration a minute is a
-// second, so that what takes an hour to be noticed takes a minute. What is measured, and how much of it is too much, stays.
+// second, so that what takes an hour to be noticed takes a minute. What is measured, and how much of it is too much, stays, but for
+// two things that are times by what they mean: how many messages scrapes cannot tell from missing, with one a second in place of
+// every 15, and for how long a drain may be over.
 //
 //	hurry DIRECTORY FILE...
 package main

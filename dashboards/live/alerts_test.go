@@ -36,12 +36,12 @@ func TestFaultsOfOneNode(t *testing.T) {
 	locked, hanging := Up(t, mistaken, "connect.buckets=1"), Up(t, mistaken, "connect.auth_within=1m")
 	const descriptors = 400
 	narrow := UpBy(t, []string{"prlimit", fmt.Sprint("--nofile=", descriptors), bin})
-	expiring := expiresTomorrow(t)
-	prometheus := ScrapeAlso(t, hurried(t), unbucketed(crowded.Admin())+probed(blackbox(t), expiring, "https://"+freeAddr(t)),
+	expiring, dead := expiresTomorrow(t), "https://"+freeAddr(t)
+	prometheus := ScrapeAlso(t, hurried(t), unbucketed(crowded.Admin())+probed(blackbox(t), expiring, dead),
 		crowded.Admin(), locked.Admin(), hanging.Admin(), narrow.Admin())
 
 	began := time.Now()
-	const length = 25 * time.Second
+	const length = 40 * time.Second
 	var load sync.WaitGroup
 	load.Go(func() { // all of one user, so in one of the four buckets
 		crowded.Bench(t, "idle", "--connections", "440", "--users", "1", "--for", length.String(), "--user-prefix", "many-")
@@ -52,7 +52,12 @@ func TestFaultsOfOneNode(t *testing.T) {
 	load.Go(func() {
 		narrow.Bench(t, "idle", "--connections", fmt.Sprint(descriptors/2-10), "--for", length.String(), "--users", "10")
 	})
-	stays(t, narrow.at.API, descriptors/20)
+	open := func() float64 {
+		n, _ := Highest(prometheus.Ask(t, fmt.Sprintf("process_open_fds{instance=%q}", narrow.Admin())))
+		return n
+	}
+	Eventually(t, "the connections are open", func() bool { return open() > descriptors/2 })
+	stays(t, narrow.at.API, int(0.9*descriptors-open()))
 	left, err := net.Dial("tcp", hanging.at.TCP[0])
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +85,7 @@ func TestFaultsOfOneNode(t *testing.T) {
 		"GochatDescriptorsNearLimit":     narrow.Admin(),
 		"GochatDrainTooLong":             hanging.Admin(),
 		"GochatBucketsNotScraped":        "",
-		"GochatProbeFailing":             "https://",
+		"GochatProbeFailing":             dead,
 		"GochatCertificateExpiresSoon":   expiring,
 		"GochatCertificateAboutToExpire": expiring,
 	} {

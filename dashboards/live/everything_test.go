@@ -103,10 +103,10 @@ func TestEveryPanelAnswers(t *testing.T) {
 	prometheus.nothingFires(t)
 }
 
-// nothingFires is so while all is well.
+// nothingFires is so while all is well with gochat: of what is configured beside it not all runs in tests.
 func (p *Prometheus) nothingFires(t *testing.T) {
 	t.Helper()
-	if firing := p.Ask(t, `ALERTS{alertstate="firing"}`); len(firing) > 0 {
+	if firing := p.Ask(t, `ALERTS{alertstate="firing", job=~"gochat|"}`); len(firing) > 0 {
 		t.Errorf("all is well, and it fires: %v", firing)
 	}
 }

@@ -18,7 +18,7 @@ func openFiles() uint64 {
 }
 
 // affordable is how many connections there may be of so many files: what the process itself needs, to reach logic and to be
-// looked at, may not be taken by who connects.
+// looked at, is not for those that are let in.
 func affordable(files uint64) int {
 	return int(min(files, math.MaxInt) - min(files/2, 256))
 }

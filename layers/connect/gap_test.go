@@ -50,3 +50,33 @@ func TestGapInTheDatabase(t *testing.T) {
 		})
 	}
 }
+
+// TestGapAtTheFirst has the first direct message that is heard of be gone from the database: what follows it comes.
+func TestGapAtTheFirst(t *testing.T) {
+	logic, s := stocked(nil)
+	whole := logic.deliveries
+	logic.deliveries = func(ctx context.Context, r *contract.DeliveriesRequest) (*contract.DeliveriesReply, error) {
+		reply, err := whole(ctx, r)
+		if err == nil {
+			reply.Deliveries = slices.DeleteFunc(reply.Deliveries, func(d contract.Delivery) bool { return d.Seq == 4 })
+		}
+		return reply, err
+	}
+	for range 3 {
+		s.add(dm, "before")
+	}
+	time.Sleep(2 * time.Millisecond)
+	n := startNode(t, logic, func(c *Connect) { c.cfg.Repair = time.Hour })
+	conn := member(t, n, 2)
+	var due []contract.Delivery
+	for range 3 {
+		due = append(due, s.add(dm, "x"))
+	}
+	n.push(t, due[0])
+	awaitSeqs(t, conn, dm, 5, 6)
+	n.push(t, s.add(dm, "goes on"))
+	awaitSeqs(t, conn, dm, 5, 6, 7)
+	if got := n.metric(t, "gochat_connect_deliveries_total", "lost"); got != 1 {
+		t.Errorf("%v counted as lost, want 1", got)
+	}
+}

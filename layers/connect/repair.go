@@ -66,7 +66,7 @@ func (c *Connect) repair(ctx context.Context, one hole) {
 		total.messages += got.messages
 		total.missed += got.missed
 		if got.passed > 0 {
-			c.tel.Log.ErrorContext(ctx, "missed messages are not in the database, what follows them is", "conversation", string(one.conversation), "after", last, "messages", got.passed)
+			c.tel.Log.ErrorContext(ctx, "missed messages are not in the database, what follows them is", "conversation", string(one.conversation), "after", got.after, "messages", got.passed)
 			noteGivenUp(span)
 		}
 		switch {
@@ -165,7 +165,9 @@ func (c *Connect) giveUp(one hole) {
 // passOver counts so many messages up to the seq as lost to each connection, and goes on after it. own are the connections of a
 // direct conversation's user. It is called with the sequencer's mu held.
 func (c *Connect) passOver(h *head, upTo int64, missing, connections int, own []contract.ConnID) {
-	c.m.abandoned.Inc()
+	if missing > 0 {
+		c.m.abandoned.Inc()
+	}
 	copies := missing * connections
 	for seq, except := range h.held {
 		if seq > upTo {
@@ -190,11 +192,12 @@ func (c *Connect) connectionsOf(user contract.UserID) (own []contract.ConnID) {
 
 // page is what came of one page of a repair.
 type page struct {
-	messages int  // that went out
-	missed   int  // of these, had not been pushed by task
-	passed   int  // over, since the database has what follows them, and not them
-	queued   bool // a socket has yet to take some
-	settled  bool // nothing was missing, or those have gone who missed it
+	messages int   // that went out
+	missed   int   // of these, had not been pushed by task
+	passed   int   // over, since the database has what follows them, and not them
+	after    int64 // the first of those
+	queued   bool  // a socket has yet to take some
+	settled  bool  // nothing was missing, or those have gone who missed it
 }
 
 // repairPage pushes one page of what is missing.
@@ -222,7 +225,12 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 			got.settled = !h.beginWith(p.deliveries)
 		}
 		before := missing.After
-		if !missing.Since.IsZero() && len(p.deliveries) > 0 {
+		switch {
+		case missing.Since.IsZero() || len(p.deliveries) == 0:
+		case h.unknown && missing.Before == h.least: // which was pushed and is due, and is not there any more
+			h.startAt(h.least)
+			before = h.last
+		default:
 			before = p.deliveries[0].Seq - 1 // logic has looked where to begin
 		}
 		for _, d := range p.deliveries {
@@ -232,6 +240,9 @@ func (c *Connect) repairPage(ctx context.Context, one hole, missing contract.Del
 			// Messages of a conversation are committed in the order of their seq: what is not there before one that is will not come.
 			if gap := d.Seq - 1; gap > before {
 				n := int(max(0, gap-max(before, h.done.end())))
+				if got.passed == 0 {
+					got.after = before
+				}
 				got.passed += n
 				c.passOver(h, gap, n, connections, own)
 			}

@@ -62,11 +62,14 @@ func StartEtcd(ctx context.Context, dir string) (_ *Etcd, err error) {
 	// What fails is returned, or comes by Err; what etcd means to end the process for, without a word where nothing is logged, ends Run.
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapcore.NewNopCore(), zap.WithFatalHook(fatal{e})))
 
-	if e.server, err = embed.StartEtcd(cfg); err != nil {
+	if e.server, err = e.start(func() (*embed.Etcd, error) { return embed.StartEtcd(cfg) }); err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
 	}
 	select {
 	case <-e.server.Server.ReadyNotify():
+	case err := <-e.failure:
+		e.server = nil // it is not closed: what has failed may be what its end waits for
+		return nil, fmt.Errorf("start etcd: %w", err)
 	case err := <-e.server.Err():
 		return nil, fmt.Errorf("start etcd: %w", err)
 	case <-ctx.Done():
@@ -78,6 +81,25 @@ func StartEtcd(ctx context.Context, dir string) (_ *Etcd, err error) {
 		}
 	})
 	return e, nil
+}
+
+// start starts a server on a goroutine of its own, which may end in it.
+func (e *Etcd) start(server func() (*embed.Etcd, error)) (*embed.Etcd, error) {
+	type result struct {
+		server *embed.Etcd
+		err    error
+	}
+	started := make(chan result, 1)
+	go func() {
+		s, err := server()
+		started <- result{s, err}
+	}()
+	select {
+	case r := <-started:
+		return r.server, r.err
+	case err := <-e.failure:
+		return nil, err
+	}
 }
 
 func (e *Etcd) prepare(dir string) error {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -146,6 +147,18 @@ func TestEtcdFails(t *testing.T) {
 	go zap.New(zapcore.NewNopCore(), zap.WithFatalHook(fatal{e})).Fatal("failed to create a file", zap.Error(syscall.EMFILE))
 	err := e.Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "failed to create a file") || !strings.Contains(err.Error(), "too many open files") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// It may do so before it has started.
+func TestEtcdFailsAtTheStart(t *testing.T) {
+	e := &Etcd{failure: make(chan error, 1)}
+	_, err := e.start(func() (*embed.Etcd, error) {
+		zap.New(zapcore.NewNopCore(), zap.WithFatalHook(fatal{e})).Fatal("failed to create a directory")
+		panic("it went on")
+	})
+	if err == nil || !strings.Contains(err.Error(), "failed to create a directory") {
 		t.Errorf("got %v", err)
 	}
 }
