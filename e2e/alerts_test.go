@@ -147,7 +147,7 @@ func (p *prometheus) fire(since time.Time, alerts ...string) {
 	p.t.Helper()
 	for _, alert := range alerts {
 		var fired []map[string]string
-		eventually(p.t, alert, func() bool {
+		await(p.t, 3*within, alert, func() bool { // some look back for a minute, and to before it
 			fired = p.labels(fmt.Sprintf(`count_over_time(ALERTS{alertname=%q, alertstate="firing", job="gochat"}[%ds])`, alert, 1+int(time.Since(since).Seconds())))
 			return len(fired) > 0
 		})
@@ -159,7 +159,7 @@ func (p *prometheus) fire(since time.Time, alerts ...string) {
 func (p *prometheus) quiet(alerts ...string) {
 	p.t.Helper()
 	query := fmt.Sprintf(`ALERTS{alertname=~%q, alertstate="firing", job="gochat"}`, strings.Join(alerts, "|"))
-	eventually(p.t, "none is firing: "+query, func() bool { return len(p.labels("vector(1)")) > 0 && len(p.labels(query)) == 0 })
+	await(p.t, 3*within, "none is firing: "+query, func() bool { return len(p.labels("vector(1)")) > 0 && len(p.labels(query)) == 0 })
 }
 
 // once is done once, with the test's end at the latest.

@@ -91,9 +91,15 @@ func inspect(t testing.TB, ids ...string) []*container {
 // eventually waits until it is so.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !is(); time.Sleep(100 * time.Millisecond) {
+	await(t, within, what, is)
+}
+
+// await waits for so long until it is so.
+func await(t testing.TB, long time.Duration, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(long); !is(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
+			t.Fatalf("not within %v: %s", long, what)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: hurry DIRECTORY FILE...")
+		return errors.New("want a directory and files")
 	}
 	for _, file := range args[1:] {
 		content, err := os.ReadFile(file)

@@ -16,7 +16,7 @@ func TestContention(t *testing.T) {
 	one, many := Up(t, bin, "connect.buckets=1"), Up(t, bin, "connect.buckets=32")
 	prometheus := Scrape(t, nil, one.Admin(), many.Admin())
 	panels := Panels(t, "..")
-	const rounds, length = 5, 6 * time.Second
+	const rounds, length = 5, 4 * time.Second
 	titles := []string{"Contended", "Time waited", "Lock taken"}
 	seen := make(map[*System][3][]float64)
 	for range rounds { // by turns: what else the machine does then is of both, and of a round or two
