@@ -20,10 +20,7 @@ import (
 // alerts: each fault makes the alerts fire that are there for it, and the panels that show failures show them. Rules take a second
 // for a minute. What one process alone can have is tested beside the dashboards.
 func (s *split) alerts(t *testing.T) {
-	tasks := s.containers("task")
-	for _, c := range tasks {
-		docker(t, "stop", "-t", "30", c.ID)
-	}
+	tasksBack := s.withoutTask(t)
 	// It begins while no task runs, so that it does not know who read which partition.
 	hurried := filepath.Join(s.dir, "rules")
 	if err := os.Mkdir(hurried, 0o755); err != nil {
@@ -36,9 +33,7 @@ func (s *split) alerts(t *testing.T) {
 	}
 	watched := s.prometheus(t, hurried)
 	watched.fire(time.Now(), "GochatNoTask", "GochatPartitionsUnread")
-	for _, c := range tasks {
-		docker(t, "start", c.ID)
-	}
+	tasksBack()
 	s.awaitReady()
 	people := s.chat(t)
 	watched.knows("gochat_queue_partition_owned")
@@ -84,7 +79,7 @@ type prometheus struct {
 	url string
 }
 
-// prometheus starts it with the rules of the directory; it ends with the test.
+// prometheus starts it with the rules of the directory; it stops with the test.
 func (s *split) prometheus(t *testing.T, rules string) *prometheus {
 	t.Helper()
 	config, err := os.ReadFile("../docker/observability/prometheus.yml")
@@ -182,9 +177,7 @@ func away(t *testing.T, all ...*container) (mend func()) {
 }
 
 // withoutTask ends the task layer.
-func (s *split) withoutTask(t *testing.T) (mend func()) {
-	return away(t, s.containers("task")...)
-}
+func (s *split) withoutTask(t *testing.T) (mend func()) { return away(t, s.containers("task")...) }
 
 // withoutSite ends the page.
 func (s *split) withoutSite(t *testing.T) (mend func()) { return away(t, s.containers("site")...) }

@@ -195,7 +195,7 @@ type page struct {
 	messages int   // that went out
 	missed   int   // of these, had not been pushed by task
 	passed   int   // over, since the database has what follows them, and not them
-	after    int64 // the first of those
+	after    int64 // the seq after which the first of those is missing
 	queued   bool  // a socket has yet to take some
 	settled  bool  // nothing was missing, or those have gone who missed it
 }
